@@ -1,0 +1,151 @@
+"""Image and depth files, and image transforms that move intrinsics along."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from common.errors import UserError
+from geometry.cameras import Cameras
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
+DEPTH_SUFFIXES = {".npy", ".npz", ".png", ".pfm", ".exr"}
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The image files of a folder, sorted by name. Raises UserError when there is none."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder: give the folder that holds the photos")
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise UserError(f"{folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return files
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Read an image as [H, W, 3] uint8 RGB, upright by its EXIF orientation.
+
+    Raises UserError when unreadable.
+    """
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            return np.asarray(upright.convert("RGB"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path} is not a readable image ({error}): replace the file") from None
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) of an image file as `read_image` returns it, from its header alone."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            return (width, height) if image.getexif().get(0x0112, 1) in (5, 6, 7, 8) else (height, width)
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise UserError(f"{path} is not a readable image ({error}): replace the file") from None
+
+
+def write_image(image: Tensor | NDArray[np.uint8], path: Path) -> None:
+    """Write [3, H, W] float in [0, 1] (rounded to 8 bits) or [H, W, 3] uint8; JPEG at quality 95."""
+    array = to_uint8(image) if isinstance(image, Tensor) else image
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, quality=95)
+
+
+def to_tensor(image: NDArray[np.uint8]) -> Tensor:
+    """[H, W, 3] uint8 -> [3, H, W] float32 in [0, 1]."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+
+
+def to_uint8(image: Tensor) -> NDArray[np.uint8]:
+    """[3, H, W] float in [0, 1] -> [H, W, 3] uint8, clamped and rounded."""
+    scaled = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
+    return scaled.permute(1, 2, 0).cpu().numpy()
+
+
+def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resample [H, W, 3] uint8 to (height, width): Lanczos with antialiasing (Pillow)."""
+    if image.shape[:2] == tuple(size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.LANCZOS))
+
+
+def fit_size(height: int, width: int, max_size: int) -> tuple[int, int]:
+    """(height, width) with the long side at most `max_size`, aspect kept to the pixel; unchanged when 0 or
+    smaller.
+    """
+    if not max_size or max(height, width) <= max_size:
+        return height, width
+    scale = max_size / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def read_depth(path: Path) -> NDArray[np.float32]:
+    """Read a z-depth map [H, W] float32 from .npy, .npz (first array), .png (16 bit, millimetres), .pfm or
+    .exr.
+
+    Unknown depth is 0. Raises UserError when the file is unreadable or not two-dimensional.
+    """
+    try:
+        depth = _read_depth(path)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(f"{path} is not a readable depth map ({error})") from None
+    if depth.ndim != 2:
+        raise UserError(f"{path} holds an array of shape {depth.shape}: a depth map is [height, width]")
+    return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
+
+
+def _read_depth(path: Path) -> NDArray[Any]:
+    suffix = path.suffix.lower()
+    if suffix not in DEPTH_SUFFIXES:
+        raise UserError(f"{path}: depth files end in {', '.join(sorted(DEPTH_SUFFIXES))}")
+    if suffix == ".npy":
+        return np.load(path, allow_pickle=False).squeeze()
+    if suffix == ".npz":
+        with np.load(path, allow_pickle=False) as archive:
+            return archive[archive.files[0]].squeeze()
+    if suffix == ".png":
+        return np.asarray(Image.open(path)).astype(np.float32) / 1000
+    import os
+
+    os.environ.setdefault("OPENCV_IO_ENABLE_OPENEXR", "1")
+    import cv2
+
+    depth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if depth is None:
+        raise ValueError("OpenCV cannot decode it")
+    return depth[..., 0] if depth.ndim == 3 else depth
+
+
+def resize_with_padding(
+    image: Image.Image, target: int, black: bool = False
+) -> tuple[Image.Image, Image.Image, tuple[int, int]]:
+    """Resize so that the long side is `target`, and paste centred on a square canvas (specs/warp_diffusion
+    3.1).
+
+    Returns the padded [target, target] image, the unpadded one, and where the latter was pasted (left, top).
+    Lanczos; sizes truncate, but the long side never falls short of `target`; white canvas unless `black`.
+    """
+    ratio = min(target / image.width, target / image.height)
+    size = [int(image.width * ratio), int(image.height * ratio)]
+    if max(size) == target - 1:
+        size[size.index(max(size))] = target
+    unpadded = image.resize((size[0], size[1]), Image.Resampling.LANCZOS)
+    canvas = Image.new("RGB", (target, target), (0, 0, 0) if black else (255, 255, 255))
+    corner = ((target - size[0]) // 2, (target - size[1]) // 2)
+    canvas.paste(unpadded, corner)
+    return canvas, unpadded, corner
+
+
+def center_crop(image: Tensor, cameras: Cameras, height: int, width: int) -> tuple[Tensor, Cameras]:
+    """Cut the central height x width window out of [..., 3, H, W] and move the principal points along."""
+    top, left = (cameras.height - height) // 2, (cameras.width - width) // 2
+    return image[..., top : top + height, left : left + width], cameras.crop(top, left, height, width)

@@ -1,0 +1,179 @@
+"""`Scene`: what lies on disk, loaded on demand. `Batch`: what evaluation and video work on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from common.errors import UserError
+from dataloader.images import read_depth, read_image, resize_image, to_tensor
+from geometry.cameras import Cameras, stack_cameras
+from geometry.meshes import Mesh
+from geometry.views import Views
+
+ImageSize = tuple[int, int]  # (height, width)
+
+
+@dataclass
+class Record:
+    """One photo of a scene.
+
+    name: unique in its scene (the file name without suffix, as a rule). camera: a single float64 camera of
+    the image's own size. image: file, or [H, W, 3] uint8. depth: file, or [H, W] float32 z-depth (0 where
+    unknown). foreground: file, or [H, W] bool. bounds: near and far z-depth.
+    """
+
+    name: str
+    camera: Cameras
+    image: Path | NDArray[np.uint8]
+    depth: Path | NDArray[np.float32] | None = None
+    foreground: NDArray[np.bool_] | None = None
+    bounds: tuple[float, float] | None = None
+
+    @property
+    def source(self) -> str:
+        """What messages call this photo: its file, or its name when it lives in memory."""
+        return str(self.image) if isinstance(self.image, Path) else self.name
+
+    def load(self) -> NDArray[np.uint8]:
+        """[H, W, 3] uint8. Raises UserError when the file is unreadable or not of the camera's size."""
+        image = read_image(self.image) if isinstance(self.image, Path) else self.image
+        if image.shape[:2] != (self.camera.height, self.camera.width):
+            raise UserError(
+                f"{self.source} is {image.shape[1]}x{image.shape[0]}, its camera says "
+                f"{self.camera.width}x{self.camera.height}: resize one of them"
+            )
+        return image
+
+
+@dataclass
+class SparsePoints:
+    """Structure-from-motion points. xyz: [P, 3] float64. rgb: [P, 3] uint8. error: [P] reprojection error in
+    pixels.
+
+    tracks: per record name, the rows of the points it observes and where: (rows [T] int64, pixels [T, 2]
+    float64).
+    """
+
+    xyz: NDArray[np.float64]
+    rgb: NDArray[np.uint8]
+    error: NDArray[np.float64]
+    tracks: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]] = field(default_factory=dict)
+
+
+@dataclass
+class Scene:
+    """A posed photo set. Records are sorted by name; images are read only when `views` asks for them.
+
+    splits: lists of record indices by name ('train', 'test'). mesh_path: the scene's surface, if it has one.
+    """
+
+    name: str
+    records: list[Record]
+    points: SparsePoints | None = None
+    mesh_path: Path | None = None
+    splits: dict[str, list[int]] = field(default_factory=dict)
+    surface: Mesh | None = None
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def names(self) -> list[str]:
+        return [record.name for record in self.records]
+
+    def split(self, name: str) -> list[int]:
+        """Record indices of a split; 'all' always exists."""
+        if name == "all":
+            return list(range(len(self)))
+        if name not in self.splits:
+            raise UserError(
+                f"scene {self.name} has no split {name!r}; it has {[*sorted(self.splits), 'all']}"
+            )
+        return self.splits[name]
+
+    def hold_out(self, every: int) -> None:
+        """Define 'train' and 'test': every `every`-th record is a test view (Mip-NeRF 360 protocol)."""
+        self.splits["test"] = [i for i in range(len(self)) if i % every == 0]
+        self.splits["train"] = [i for i in range(len(self)) if i % every != 0]
+
+    def cameras(self, indices: Sequence[int] | None = None, size: ImageSize | None = None) -> Cameras:
+        """[N] cameras of the records, resized to (height, width).
+
+        Raises UserError when native sizes differ.
+        """
+        chosen = [self.records[i].camera for i in (range(len(self)) if indices is None else indices)]
+        if not chosen:
+            raise UserError(f"scene {self.name}: no view was chosen")
+        if size is not None:
+            chosen = [camera.resize(*size) for camera in chosen]
+        elif len({(c.height, c.width) for c in chosen}) > 1:
+            raise UserError(f"scene {self.name} has photos of several sizes: set data.max_size or a size")
+        return stack_cameras(chosen)
+
+    def views(self, indices: Sequence[int] | None = None, size: ImageSize | None = None) -> Views:
+        """[N] Views of the records at (height, width); depth and foreground where every record has them."""
+        indices = list(range(len(self)) if indices is None else indices)
+        cameras = self.cameras(indices, size)
+        size = (cameras.height, cameras.width)
+        records = [self.records[i] for i in indices]
+        images = torch.stack([to_tensor(resize_image(record.load(), size)) for record in records])
+        depth, valid = _stack_depths(records, size)
+        foreground = _stack_masks([record.foreground for record in records], size)
+        names = [record.name for record in records]
+        return Views(images, cameras, depth=depth, valid=valid, foreground=foreground, names=names)
+
+    def mesh(self) -> Mesh:
+        """The scene's surface. Raises UserError when it has none."""
+        if self.surface is None:
+            if self.mesh_path is None:
+                raise UserError(
+                    f"scene {self.name} has no mesh: set data.mesh, or make one with scripts/scene.py prepare"
+                )
+            from geometry.mesh_files import read_mesh
+
+            self.surface = read_mesh(self.mesh_path)
+        return self.surface
+
+
+def _stack_depths(records: list[Record], size: ImageSize) -> tuple[Tensor | None, Tensor | None]:
+    """Depth [N, 1, H, W] and its validity at the nearest sample; (None, None) if a record has none."""
+    if any(record.depth is None for record in records):
+        return None, None
+    maps = []
+    for record in records:
+        depth = read_depth(record.depth) if isinstance(record.depth, Path) else record.depth
+        assert depth is not None
+        maps.append(_nearest(torch.from_numpy(np.ascontiguousarray(depth, dtype=np.float32)), size))
+    depths = torch.stack(maps)[:, None]
+    valid = (depths > 0) & torch.isfinite(depths)
+    return torch.where(valid, depths, 0.0), valid.float()
+
+
+def _stack_masks(masks: list[NDArray[np.bool_] | None], size: ImageSize) -> Tensor | None:
+    present = [mask for mask in masks if mask is not None]
+    if len(present) < len(masks):
+        return None
+    return torch.stack([_nearest(torch.from_numpy(mask).float(), size) for mask in present])[:, None]
+
+
+def _nearest(image: Tensor, size: ImageSize) -> Tensor:
+    """Nearest-sample resize of [H, W]: values such as depth must not be blended across edges."""
+    if tuple(image.shape) == tuple(size):
+        return image
+    return torch.nn.functional.interpolate(image[None, None], size=size, mode="nearest-exact")[0, 0]
+
+
+@dataclass
+class Batch:
+    """Source views given and target views to make, of one scene. scene: its name, once per target."""
+
+    source: Views
+    target: Views
+    scene: list[str]

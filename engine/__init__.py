@@ -1,0 +1,1 @@
+"""What any method needs to be trained, evaluated and rendered."""

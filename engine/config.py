@@ -1,0 +1,199 @@
+"""Experiments: a folder's `config.yaml` plus `key=value` words -> checked dataclasses.
+
+Every error is one sentence that names the key, and the nearest known key when it is unknown.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+from common.errors import UserError
+
+T = TypeVar("T")
+
+
+@dataclass
+class DataConfig:
+    """The scene an experiment works on (`data:`)."""
+
+    root: str = ""  # scene folder, or 'builtin:NAME'
+    format: str = "auto"  # mvsnet, colmap, nerfstudio, llff; auto = what the folder holds
+    images: str = "images"  # name of the photo folder inside root
+    mesh: str = ""  # surface file, relative to root; empty = the one the folder holds
+    max_size: int = 0  # long side of the photos in pixels; 0 = as they are
+    source: str = "train"  # split the method is given
+    target: str = "test"  # split that is scored
+    hold_out_every: int = 8  # split of scenes that bring none: every n-th photo is a test view
+    max_bad_fraction: float = 0.001  # unreadable training samples tolerated, as a fraction
+
+
+@dataclass
+class TrainingConfig:
+    """How an experiment is trained (`training:`)."""
+
+    steps: int = 1000  # optimiser steps
+    batch_size: int = 1  # samples per process and micro-batch (-b)
+    accumulation: int = 1  # micro-batches per step
+    workers: int = 0  # loader processes (-w)
+    seed: int = 0
+    learning_rate: float = 1e-3
+    warmup_steps: int = 0  # linear from 0
+    schedule: Literal["constant", "cosine", "exponential"] = "constant"
+    final_lr_factor: float = 0.1  # factor on the learning rate at the last step (cosine, exponential)
+    clip_norm: float = 0.0  # global gradient norm; 0 = off
+    ema_decay: float = 0.0  # 0 = no moving average of the weights
+    log_every: int = 10  # steps between logged scalars
+    save_every: int = 500  # steps between checkpoints
+    keep: int = 2  # newest checkpoints kept, at least 2
+    validate_every: int = 0  # steps between validations; 0 = none
+    on_nan: str = "stop"  # stop, or skip(k): skip such steps, stop after k in a row
+    init_from: str = ""  # checkpoint folder to take weights from, at step 0
+    tracker: Literal["tensorboard", "wandb", "none"] = "tensorboard"
+
+    def __post_init__(self) -> None:
+        for key in ("steps", "batch_size", "accumulation", "log_every", "save_every"):
+            if getattr(self, key) < 1:
+                raise UserError(f"training.{key} is {getattr(self, key)}: it must be at least 1")
+        if self.keep < 2:
+            raise UserError(f"training.keep is {self.keep}: at least 2 checkpoints are kept")
+
+
+@dataclass
+class Experiment:
+    """A resolved experiment: `folder/config.yaml` with the overrides applied."""
+
+    method: str
+    model: Any
+    data: DataConfig = field(default_factory=DataConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+def read_config(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read `folder/config.yaml` and apply dotted `key=value` words.
+
+    Raises UserError for a bad file or word.
+    """
+    import yaml
+
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: -e takes a folder that holds a config.yaml")
+    try:
+        config = yaml.safe_load(path.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML ({str(error).splitlines()[0]})") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path} must hold 'key: value' lines")
+    for word in overrides:
+        key, separator, text = word.partition("=")
+        if not separator or not key:
+            raise UserError(f"{word!r} is not an override: write key.path=value")
+        _assign(config, key.split("."), yaml.safe_load(text), word)
+    return config
+
+
+def _assign(config: dict[str, Any], keys: list[str], value: Any, word: str) -> None:
+    for key in keys[:-1]:
+        config = config.setdefault(key, {})
+        if not isinstance(config, dict):
+            raise UserError(f"override {word!r}: {key} is a value, not a section")
+    config[keys[-1]] = value
+
+
+def build(kind: type[T], values: Any, path: str = "") -> T:
+    """Make a dataclass from a mapping, checking keys and types.
+
+    path: prefix for messages, e.g. 'training'.
+    """
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise UserError(f"config section {path!r} must hold 'key: value' lines")
+    hints = typing.get_type_hints(kind)
+    known = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    arguments = {}
+    for key, value in values.items():
+        name = f"{path}.{key}" if path else str(key)
+        if key not in known:
+            raise UserError(f"unknown config key {name!r}{_suggestion(str(key), list(known), path)}")
+        arguments[key] = _convert(hints[key], value, name)
+    return kind(**arguments)
+
+
+def _suggestion(key: str, known: list[str], path: str) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    prefix = f"{path}." if path else ""
+    return f": did you mean {prefix + near[0]!r}?" if near else f"; known keys: {', '.join(known)}"
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    """Check a YAML value against a type hint; ints become floats, lists become tuples, '1e-4' becomes a
+    number.
+    """
+    if dataclasses.is_dataclass(hint):
+        return build(hint, value, name)  # type: ignore[arg-type]
+    origin = get_origin(hint)
+    if origin is Literal:
+        if value not in get_args(hint):
+            raise UserError(
+                f"config key {name!r} is {value!r}: choose from {', '.join(map(str, get_args(hint)))}"
+            )
+        return value
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in get_args(hint):
+            return None
+        return _convert(next(arg for arg in get_args(hint) if arg is not type(None)), value, name)
+    if origin in (list, tuple):
+        return _convert_sequence(hint, origin, value, name)
+    return _convert_scalar(hint, value, name)
+
+
+def _convert_sequence(hint: Any, origin: type, value: Any, name: str) -> Any:
+    if not isinstance(value, (list, tuple)):
+        raise UserError(f"config key {name!r} is {value!r}: it must be a list")
+    kinds = [kind for kind in get_args(hint) if kind is not Ellipsis]
+    if origin is tuple and Ellipsis not in get_args(hint) and len(kinds) != len(value):
+        raise UserError(f"config key {name!r} has {len(value)} entries, it takes {len(kinds)}")
+    fixed = origin is tuple and len(kinds) == len(value)
+    return origin(_convert(kinds[i] if fixed else kinds[0], item, name) for i, item in enumerate(value))
+
+
+def _convert_scalar(hint: Any, value: Any, name: str) -> Any:
+    if hint is Any:
+        return value
+    if hint is float and not isinstance(value, bool) and isinstance(value, (int, float, str)):
+        try:
+            return float(value)
+        except ValueError:
+            pass  # falls through to the message below
+    elif hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    raise UserError(f"config key {name!r} is {value!r}: it must be a {hint.__name__}")
+
+
+def resolve(raw: dict[str, Any], method_config: type) -> Experiment:
+    """Turn a raw config into a checked Experiment. method_config: dataclass of the `model:` section."""
+    known = ["method", "model", "data", "training"]
+    for key in raw:
+        if key not in known:
+            raise UserError(f"unknown config key {key!r}{_suggestion(key, known, '')}")
+    return Experiment(
+        method=str(raw["method"]),
+        model=build(method_config, raw.get("model"), "model"),
+        data=build(DataConfig, raw.get("data"), "data"),
+        training=build(TrainingConfig, raw.get("training"), "training"),
+    )
+
+
+def to_dict(experiment: Experiment) -> dict[str, Any]:
+    """The resolved experiment as plain values, for config.yaml in outputs and checkpoints."""
+    return dataclasses.asdict(experiment)

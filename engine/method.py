@@ -1,0 +1,137 @@
+"""`Method`: the one interface that trainer, evaluator and video script know."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dataloader.scene import Batch, Scene
+from geometry.cameras import Cameras
+from geometry.views import Rendering, Views
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from engine.config import DataConfig, TrainingConfig
+
+
+@dataclass
+class Optimization:
+    """One optimiser and its schedule. schedule: step -> factor on every group's base learning rate."""
+
+    optimizer: torch.optim.Optimizer
+    schedule: Callable[[int], float]
+
+
+class Sample(Protocol):
+    """A training batch: the method's own dataclass, movable to a device."""
+
+    def to(self, device: torch.device) -> Any: ...
+
+
+class Samples(Protocol):
+    """Where training samples come from.
+
+    size: number of items an epoch visits once each, in the order of `engine.sampling.order`; None for keyed
+    draws with replacement (there is no epoch). `draw` is a pure function of its arguments: `index` picks the
+    item (the position itself when size is None), `seed` keys every random choice made for it.
+    """
+
+    size: int | None
+
+    def draw(self, index: int, seed: int) -> Any: ...
+
+    def collate(self, items: list[Any]) -> Sample: ...
+
+    def name(self, index: int) -> str:
+        """What messages call the item."""
+        ...
+
+
+@dataclass
+class Evaluation:
+    """Scores of one batch.
+
+    rows: per target, metric name -> value. rendering: what was scored, for the sheets.
+    """
+
+    rows: list[dict[str, float]]
+    rendering: Rendering | None = None
+
+
+@dataclass
+class NoConfig:
+    """The settings of a method that has none."""
+
+
+@dataclass
+class EmptyState:
+    """What `encode` returns when the sources themselves are all a method needs."""
+
+    source: Views
+    extras: dict[str, Any] = field(default_factory=dict)
+
+
+class Method(nn.Module):
+    """A way of novel-view synthesis. Subclasses are listed in `methods/__init__.py` and made by `create`.
+
+    Config: dataclass of the `model:` section. trains: whether `train.py` has anything to do.
+    """
+
+    Config: ClassVar[type] = NoConfig
+    trains: ClassVar[bool] = False
+
+    @classmethod
+    def create(cls, config: Any, scene: Scene | None = None) -> Method:
+        """Build the method from its config; some methods need the scene (mesh, number of photos)."""
+        return cls()
+
+    def forward(self, sample: Any, step: int) -> dict[str, Tensor]:
+        """Losses of one training batch: 'loss' is minimised, the rest is logged."""
+        raise TypeError(f"{type(self).__name__} has nothing to train")
+
+    def samples(self, scene: Scene, data: DataConfig) -> Samples:
+        """The training samples drawn from a scene."""
+        raise TypeError(f"{type(self).__name__} has nothing to train")
+
+    def optimization(self, config: TrainingConfig) -> Optimization:
+        """Parameter groups, optimiser and schedule."""
+        raise TypeError(f"{type(self).__name__} has nothing to train")
+
+    def encode(self, source: Views, reuse: Any = None) -> Any:
+        """Everything the source views determine, once. reuse: an earlier state to extend."""
+        return EmptyState(source)
+
+    def render(self, state: Any, cameras: Cameras) -> Rendering:
+        """Any number of targets [N] from that state."""
+        raise NotImplementedError
+
+    def evaluate(self, batch: Batch, state: Any) -> Evaluation:
+        """Render the batch's targets and score them with the image protocol (`engine.metrics`)."""
+        from engine.metrics import image_scores
+
+        rendering = self.render(state, batch.target.cameras)
+        return Evaluation(image_scores(rendering, batch.target.images), rendering)
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Add the method's own flags of test.py and video_script.py."""
+
+    @classmethod
+    def open(cls, args: argparse.Namespace, data: DataConfig) -> Scene:
+        """What test.py and video_script.py start from; by default the scene that `data` names."""
+        from dataloader.formats import open_scene
+
+        return open_scene(
+            data.root, data.format, images=data.images, mesh=data.mesh, hold_out_every=data.hold_out_every
+        )
+
+    @classmethod
+    def load_original(cls, folder: Path) -> dict[str, Tensor] | None:
+        """Weights from a checkpoint folder of the original implementation, or None if it is not one."""
+        return None
