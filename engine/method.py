@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from engine.config import DataConfig, TrainingConfig
+    from engine.metrics import ImageMetrics
 
 
 @dataclass
@@ -111,12 +112,10 @@ class Method(nn.Module):
         """Any number of targets [N] from that state."""
         raise NotImplementedError
 
-    def evaluate(self, batch: Batch, state: Any) -> Evaluation:
-        """Render the batch's targets and score them with the image protocol (`engine.metrics`)."""
-        from engine.metrics import image_scores
-
+    def evaluate(self, batch: Batch, state: Any, metrics: ImageMetrics) -> Evaluation:
+        """Render the batch's targets from an encoded state and score them (default: the image protocol)."""
         rendering = self.render(state, batch.target.cameras)
-        return Evaluation(image_scores(rendering, batch.target.images), rendering)
+        return Evaluation(metrics.score(rendering, batch.target), rendering)
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:

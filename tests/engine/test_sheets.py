@@ -1,0 +1,33 @@
+import numpy as np
+import torch
+
+from engine.sheets import contact_sheet, depth_map, error_map
+
+
+def test_sheet_places_images_in_rows_and_columns() -> None:
+    red, blue = torch.zeros(3, 20, 30), torch.zeros(3, 20, 30)
+    red[0], blue[2] = 1, 1
+    sheet = contact_sheet(
+        [[red, blue], [blue, red]], titles=["a", "b"], captions=[["1", "2"], ["3", "4"]], height=40
+    )
+    assert sheet.dtype == np.uint8
+    height, width = sheet.shape[:2]
+    quarter = lambda y, x: sheet[int(height * y), int(width * x)].tolist()  # noqa: E731
+    assert quarter(0.3, 0.25) == [255, 0, 0] == quarter(0.75, 0.75)
+    assert quarter(0.3, 0.75) == [0, 0, 255] == quarter(0.75, 0.25)
+
+
+def test_error_map_is_black_without_error_and_white_at_full_scale() -> None:
+    image = torch.rand(3, 8, 9)
+    assert error_map(image, image).max() == 0
+    torch.testing.assert_close(
+        error_map(torch.zeros(3, 4, 4), torch.full((3, 4, 4), 0.25)), torch.ones(3, 4, 4)
+    )
+
+
+def test_depth_map_shows_near_brighter_than_far_and_nothing_black() -> None:
+    depth = torch.linspace(1, 10, 100).reshape(1, 10, 10)
+    depth[0, 0, 5] = 0
+    picture = depth_map(depth)
+    assert picture[:, 0, 0].mean() > picture[:, 9, 9].mean()
+    assert picture[:, 0, 5].max() == 0
