@@ -6,7 +6,7 @@ from dataloader.builtin import motorcycle, open_builtin
 
 
 def test_motorcycle_is_metric_and_rectified() -> None:
-    """A pixel of disparity d in the left image reappears d further left in the right image, by its depth alone."""
+    """A left pixel of disparity d reappears d further left in the right image, by its depth alone."""
     from skimage.data import stereo_motorcycle
 
     _, _, disparity = stereo_motorcycle()
