@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from common.errors import UserError
+from common.files import replacing
 from geometry.cameras import Cameras
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
 DEPTH_SUFFIXES = {".npy", ".npz", ".png", ".pfm", ".exr"}
+_UNREADABLE = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)
+_ORIENTATION = 0x0112  # EXIF tag; values 5 to 8 turn the image on its side
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -31,15 +35,18 @@ def list_images(folder: Path) -> list[Path]:
 def read_image(path: Path) -> NDArray[np.uint8]:
     """Read an image as [H, W, 3] uint8 RGB, upright by its EXIF orientation.
 
-    Raises UserError when unreadable.
+    16-bit grey images keep their high byte. Raises UserError when the file is missing, cut off or no image.
     """
     try:
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I"):  # Pillow would clip 16-bit values at 255
+                grey = (np.asarray(upright).clip(0, 65535) >> 8).astype(np.uint8)
+                return np.repeat(grey[..., None], 3, axis=2)
             return np.asarray(upright.convert("RGB"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+    except _UNREADABLE as error:
         raise UserError(f"{path} is not a readable image ({error}): replace the file") from None
 
 
@@ -48,16 +55,27 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            return (width, height) if image.getexif().get(0x0112, 1) in (5, 6, 7, 8) else (height, width)
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+            # asking a PNG without an EXIF chunk before its pixels for EXIF data would decode it
+            turned = image.format != "PNG" or "exif" in image.info
+            sideways = turned and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except _UNREADABLE as error:
         raise UserError(f"{path} is not a readable image ({error}): replace the file") from None
+    return (width, height) if sideways else (height, width)
 
 
 def write_image(image: Tensor | NDArray[np.uint8], path: Path) -> None:
-    """Write [3, H, W] float in [0, 1] (rounded to 8 bits) or [H, W, 3] uint8; JPEG at quality 95."""
+    """Write [3, H, W] float in [0, 1] (rounded to 8 bits) or [H, W, 3] uint8; JPEG at quality 95.
+
+    The folder is made if need be. Raises UserError for an unknown suffix or an unwritable place.
+    """
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind is None:
+        raise UserError(f"{path}: images end in {', '.join(sorted(IMAGE_SUFFIXES))}")
     array = to_uint8(image) if isinstance(image, Tensor) else image
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path, quality=95)
+    with replacing(path) as partial:
+        Image.fromarray(array).save(partial, format=kind, quality=95)
 
 
 def to_tensor(image: NDArray[np.uint8]) -> Tensor:
@@ -96,8 +114,10 @@ def read_depth(path: Path) -> NDArray[np.float32]:
     """
     try:
         depth = _read_depth(path)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UserError(f"{path} is not a readable depth map ({error})") from None
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (*_UNREADABLE, EOFError, IndexError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is not a readable depth map ({error}): replace the file") from None
     if depth.ndim != 2:
         raise UserError(f"{path} holds an array of shape {depth.shape}: a depth map is [height, width]")
     return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
@@ -113,7 +133,10 @@ def _read_depth(path: Path) -> NDArray[Any]:
         with np.load(path, allow_pickle=False) as archive:
             return archive[archive.files[0]].squeeze()
     if suffix == ".png":
-        return np.asarray(Image.open(path)).astype(np.float32) / 1000
+        with Image.open(path) as image:
+            if image.mode in ("L", "P", "1"):
+                raise ValueError("it has 8 bits per pixel, a depth PNG has 16")
+            return np.asarray(image).astype(np.float32) / 1000
     import os
 
     os.environ.setdefault("OPENCV_IO_ENABLE_OPENEXR", "1")

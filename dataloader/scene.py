@@ -13,6 +13,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from dataloader.images import read_depth, read_image, resize_image, to_tensor
+from dataloader.lenses import Lens
 from geometry.cameras import Cameras, stack_cameras
 from geometry.meshes import Mesh
 from geometry.views import Views
@@ -26,7 +27,9 @@ class Record:
 
     name: unique in its scene (the file name without suffix, as a rule). camera: a single float64 camera of
     the image's own size. image: file, or [H, W, 3] uint8. depth: file, or [H, W] float32 z-depth (0 where
-    unknown). foreground: file, or [H, W] bool. bounds: near and far z-depth.
+    unknown), which may be of another size. foreground: [H, W] bool. bounds: near and far z-depth. lens: the
+    distortion of the image file, removed by `load`; `camera` is the camera after that. depth_scale: world
+    units per unit of the depth file or array.
     """
 
     name: str
@@ -35,6 +38,8 @@ class Record:
     depth: Path | NDArray[np.float32] | None = None
     foreground: NDArray[np.bool_] | None = None
     bounds: tuple[float, float] | None = None
+    lens: Lens | None = None
+    depth_scale: float = 1.0
 
     @property
     def source(self) -> str:
@@ -49,7 +54,18 @@ class Record:
                 f"{self.source} is {image.shape[1]}x{image.shape[0]}, its camera says "
                 f"{self.camera.width}x{self.camera.height}: resize one of them"
             )
-        return image
+        return image if self.lens is None else self.lens.remap(image, self.camera)
+
+    def load_depth(self) -> NDArray[np.float32] | None:
+        """[h, w] float32 z-depth in world units at the map's own size, 0 where unknown; None without a map.
+
+        Raises UserError when the file is unreadable.
+        """
+        if self.depth is None:
+            return None
+        depth = read_depth(self.depth) if isinstance(self.depth, Path) else self.depth
+        known = np.isfinite(depth) & (depth > 0)
+        return (np.where(known, depth, 0) * self.depth_scale).astype(np.float32)
 
 
 @dataclass
@@ -99,7 +115,13 @@ class Scene:
         return self.splits[name]
 
     def hold_out(self, every: int) -> None:
-        """Define 'train' and 'test': every `every`-th record is a test view (Mip-NeRF 360 protocol)."""
+        """Define 'train' and 'test': every `every`-th record, from the first, is a test view (Mip-NeRF 360
+        protocol).
+
+        Raises UserError for `every` below 2, which would leave nothing to train from.
+        """
+        if every < 2:
+            raise UserError(f"data.hold_out_every is {every}: it must be at least 2")
         self.splits["test"] = [i for i in range(len(self)) if i % every == 0]
         self.splits["train"] = [i for i in range(len(self)) if i % every != 0]
 
@@ -129,6 +151,11 @@ class Scene:
         names = [record.name for record in records]
         return Views(images, cameras, depth=depth, valid=valid, foreground=foreground, names=names)
 
+    @property
+    def has_mesh(self) -> bool:
+        """Whether `mesh()` has something to return."""
+        return self.surface is not None or self.mesh_path is not None
+
     def mesh(self) -> Mesh:
         """The scene's surface. Raises UserError when it has none."""
         if self.surface is None:
@@ -146,14 +173,9 @@ def _stack_depths(records: list[Record], size: ImageSize) -> tuple[Tensor | None
     """Depth [N, 1, H, W] and its validity at the nearest sample; (None, None) if a record has none."""
     if any(record.depth is None for record in records):
         return None, None
-    maps = []
-    for record in records:
-        depth = read_depth(record.depth) if isinstance(record.depth, Path) else record.depth
-        assert depth is not None
-        maps.append(_nearest(torch.from_numpy(np.ascontiguousarray(depth, dtype=np.float32)), size))
-    depths = torch.stack(maps)[:, None]
-    valid = (depths > 0) & torch.isfinite(depths)
-    return torch.where(valid, depths, 0.0), valid.float()
+    maps = [record.load_depth() for record in records]
+    depths = torch.stack([_nearest(torch.from_numpy(depth), size) for depth in maps])[:, None]
+    return depths, (depths > 0).float()
 
 
 def _stack_masks(masks: list[NDArray[np.bool_] | None], size: ImageSize) -> Tensor | None:
