@@ -17,7 +17,7 @@ from PIL import Image
 from common.cli import progress
 from common.errors import UserError
 from common.files import replacing
-from dataloader.images import IMAGE_SUFFIXES, image_size, list_images, write_image
+from dataloader.images import IMAGE_SUFFIXES, image_size, write_image
 from dataloader.lenses import Lens, undistorted_camera
 from dataloader.scene import ImageSize, Record, Scene, SparsePoints
 from geometry.cameras import Cameras
@@ -159,17 +159,25 @@ def open_lens(
 
 
 def record_names(files: Sequence[str], source: str) -> list[str]:
-    """Unique record names from photo paths: without suffix, folders joined by '_'.
+    """Unique record names from photo paths: the file name without suffix, or where that is not unique, with
+    the folders before it, joined by '_'.
 
-    Raises UserError naming `source` when two photos get the same name.
+    Raises UserError naming `source` when two photos still get the same name.
     """
-    seen: dict[str, str] = {}
-    for file in files:
-        name = "_".join(PurePosixPath(file).with_suffix("").parts)
-        if name in seen:
-            raise UserError(f"{source}: photos {seen[name]} and {file} have the same name: rename one")
-        seen[name] = file
-    return list(seen)
+    names = [PurePosixPath(file).stem for file in files]
+    if len(set(names)) == len(names):
+        return names
+    names = [_joined(file) for file in files]
+    first: dict[str, str] = {}
+    for name, file in zip(names, files, strict=True):
+        if first.setdefault(name, file) != file:
+            raise UserError(f"{source}: photos {first[name]} and {file} have the same name: rename one")
+    return names
+
+
+def _joined(file: str) -> str:
+    parts = PurePosixPath(file).with_suffix("").parts
+    return "_".join(part for part in parts if part not in ("/", ".."))
 
 
 def make_scene(root: Path, records: Sequence[Record], points: SparsePoints | None = None) -> Scene:
@@ -204,21 +212,17 @@ def indices_of(scene: Scene, files: Any, source: str) -> list[int]:
     """Record indices of a list of photo files (path, file name or record name), in its order."""
     if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
         raise UserError(f"{source} must be a list of file names")
-    by_name: dict[str, int] = {}
-    for i, record in enumerate(scene.records):
-        by_name[record.name] = i
-        if isinstance(record.image, Path):
-            by_name[record.image.name] = i
-    unknown = [file for file in files if _key(file, by_name) is None]
-    if unknown:
-        raise UserError(f"{source} lists {unknown[0]!r}, which is no photo of the scene: remove it")
-    return [by_name[_key(file, by_name) or ""] for file in files]
-
-
-def _key(file: str, known: dict[str, int]) -> str | None:
-    path = PurePosixPath(file)
-    candidates = (file, path.name, path.stem, "_".join(path.with_suffix("").parts))
-    return next((name for name in candidates if name in known), None)
+    known = {record.name: i for i, record in enumerate(scene.records)}
+    photos = [record.image.name if isinstance(record.image, Path) else "" for record in scene.records]
+    known |= {photo: i for i, photo in enumerate(photos) if photos.count(photo) == 1}
+    indices = []
+    for file in files:
+        path = PurePosixPath(file)
+        found = [known[key] for key in (file, _joined(file), path.name, path.stem) if key in known]
+        if not found:
+            raise UserError(f"{source} lists {file!r}, which is no photo of the scene: remove it")
+        indices.append(found[0])
+    return indices
 
 
 def photo_at(path: Path) -> Path:
@@ -233,10 +237,9 @@ def photo_at(path: Path) -> Path:
 
 def report_unposed(root: Path, images: str, used: Sequence[Path], source: Path) -> None:
     """Say in the log which photos of the folder have no camera (structure from motion leaves some out)."""
-    folder = root / images
-    if not folder.is_dir():
-        return
-    left = sorted({photo.name for photo in list_images(folder)} - {photo.name for photo in used})
+    folder, known = root / images, {photo.name for photo in used}
+    there = folder.iterdir() if folder.is_dir() else []
+    left = sorted(p.name for p in there if p.suffix.lower() in IMAGE_SUFFIXES and p.name not in known)
     if left:
         shown = ", ".join(left[:5]) + (", ..." if len(left) > 5 else "")
         logger.warning("%s has no camera for %d photos, which are left out: %s", source, len(left), shown)
