@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -17,6 +19,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from common.errors import UserError
 
 T = TypeVar("T")
+_KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
 
 
 @dataclass
@@ -31,7 +34,11 @@ class DataConfig:
     source: str = "train"  # split the method is given
     target: str = "test"  # split that is scored
     hold_out_every: int = 8  # split of scenes that bring none: every n-th photo is a test view
+    threads: int = 0  # that decode photos; 0 = none besides the program's own
     max_bad_fraction: float = 0.001  # unreadable training samples tolerated, as a fraction
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.max_bad_fraction <= 1, "data.max_bad_fraction", self.max_bad_fraction, "in [0, 1]")
 
 
 @dataclass
@@ -59,10 +66,31 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for key in ("steps", "batch_size", "accumulation", "log_every", "save_every"):
-            if getattr(self, key) < 1:
-                raise UserError(f"training.{key} is {getattr(self, key)}: it must be at least 1")
-        if self.keep < 2:
-            raise UserError(f"training.keep is {self.keep}: at least 2 checkpoints are kept")
+            _require(getattr(self, key) >= 1, f"training.{key}", getattr(self, key), "at least 1")
+        for key in ("workers", "warmup_steps", "clip_norm", "validate_every", "final_lr_factor", "seed"):
+            _require(getattr(self, key) >= 0, f"training.{key}", getattr(self, key), "at least 0")
+        _require(self.learning_rate > 0, "training.learning_rate", self.learning_rate, "above 0")
+        _require(0 <= self.ema_decay < 1, "training.ema_decay", self.ema_decay, "in [0, 1)")
+        _require(self.keep >= 2, "training.keep", self.keep, "at least 2 (so many checkpoints are kept)")
+        _require(
+            _skip_limit(self.on_nan) is not None, "training.on_nan", self.on_nan, "stop or skip(k), k >= 1"
+        )
+
+    @property
+    def nan_limit(self) -> int:
+        """How many non-finite steps in a row end the run; 0: the first one does."""
+        return _skip_limit(self.on_nan) or 0
+
+
+def _skip_limit(text: str) -> int | None:
+    """0 for 'stop', k for 'skip(k)', None for anything else."""
+    match = re.fullmatch(r"stop|skip\(([1-9]\d*)\)", text.replace(" ", ""))
+    return None if match is None else int(match[1] or 0)
+
+
+def _require(condition: bool, name: str, value: Any, rule: str) -> None:
+    if not condition:
+        raise UserError(f"config key {name!r} is {value!r}: it must be {rule}")
 
 
 @dataclass
@@ -87,21 +115,29 @@ def read_config(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise UserError(f"{path} does not exist: -e takes a folder that holds a config.yaml")
     try:
         config = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{path} is not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(config, dict):
         raise UserError(f"{path} must hold 'key: value' lines")
     for word in overrides:
         key, separator, text = word.partition("=")
         if not separator or not key:
             raise UserError(f"{word!r} is not an override: write key.path=value")
-        _assign(config, key.split("."), yaml.safe_load(text), word)
+        try:
+            value = yaml.safe_load(text) if text else ""
+        except yaml.YAMLError:
+            raise UserError(f"override {word!r}: {text!r} is not a YAML value (quote it)") from None
+        _assign(config, key.split("."), value, word)
     return config
 
 
 def _assign(config: dict[str, Any], keys: list[str], value: Any, word: str) -> None:
     for key in keys[:-1]:
-        config = config.setdefault(key, {})
+        if config.get(key) is None:  # absent, or a section without entries
+            config[key] = {}
+        config = config[key]
         if not isinstance(config, dict):
             raise UserError(f"override {word!r}: {key} is a value, not a section")
     config[keys[-1]] = value
@@ -169,15 +205,13 @@ def _convert_scalar(hint: Any, value: Any, name: str) -> Any:
     if hint is Any:
         return value
     if hint is float and not isinstance(value, bool) and isinstance(value, (int, float, str)):
-        try:
+        with suppress(ValueError):  # not a number: the message below says so
             return float(value)
-        except ValueError:
-            pass  # falls through to the message below
     elif hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
     elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
-    raise UserError(f"config key {name!r} is {value!r}: it must be a {hint.__name__}")
+    raise UserError(f"config key {name!r} is {value!r}: it must be {_KINDS.get(hint, hint.__name__)}")
 
 
 def resolve(raw: dict[str, Any], method_config: type) -> Experiment:
@@ -185,7 +219,7 @@ def resolve(raw: dict[str, Any], method_config: type) -> Experiment:
     known = ["method", "model", "data", "training"]
     for key in raw:
         if key not in known:
-            raise UserError(f"unknown config key {key!r}{_suggestion(key, known, '')}")
+            raise UserError(f"unknown config key {str(key)!r}{_suggestion(str(key), known, '')}")
     return Experiment(
         method=str(raw["method"]),
         model=build(method_config, raw.get("model"), "model"),

@@ -1,0 +1,32 @@
+"""Learning-rate factors as functions of the step, so that resuming needs no scheduler state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from engine.config import TrainingConfig
+
+
+def learning_rate_schedule(config: TrainingConfig) -> Callable[[int], float]:
+    """step (0 is the first) -> factor on every parameter group's base learning rate.
+
+    `training.warmup_steps` steps rise linearly from 0; then the factor stays at 1 ('constant') or falls to
+    `training.final_lr_factor`, which the last step has, along half a cosine or an exponential.
+    """
+    warmup, final = config.warmup_steps, config.final_lr_factor
+    span = max(1, config.steps - 1 - warmup)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return step / warmup
+        progress = min(1.0, (step - warmup) / span)
+        if config.schedule == "cosine":
+            return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+        if config.schedule == "exponential":
+            return final**progress
+        return 1.0
+
+    return factor
