@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -139,13 +140,20 @@ class Scene:
             raise UserError(f"scene {self.name} has photos of several sizes: set data.max_size or a size")
         return stack_cameras(chosen)
 
-    def views(self, indices: Sequence[int] | None = None, size: ImageSize | None = None) -> Views:
-        """[N] Views of the records at (height, width); depth and foreground where every record has them."""
+    def views(
+        self, indices: Sequence[int] | None = None, size: ImageSize | None = None, threads: int = 0
+    ) -> Views:
+        """[N] Views of the records at (height, width); depth and foreground where every record has them.
+
+        threads: how many decode photos at a time.
+        """
         indices = list(range(len(self)) if indices is None else indices)
         cameras = self.cameras(indices, size)
         size = (cameras.height, cameras.width)
         records = [self.records[i] for i in indices]
-        images = torch.stack([to_tensor(resize_image(record.load(), size)) for record in records])
+        with ThreadPoolExecutor(max(1, threads)) as pool:
+            photos = list(pool.map(lambda record: resize_image(record.load(), size), records))
+        images = torch.stack([to_tensor(photo) for photo in photos])
         depth, valid = _stack_depths(records, size)
         foreground = _stack_masks([record.foreground for record in records], size)
         names = [record.name for record in records]

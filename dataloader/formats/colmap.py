@@ -29,6 +29,7 @@ from dataloader.formats.shared import (
 )
 from dataloader.scene import Record, Scene, SparsePoints
 from geometry.cameras import Cameras
+from geometry.poses import matrix_from_quaternion, quaternion_from_matrix
 
 
 def read(root: Path, images: str = "images") -> Scene:
@@ -56,7 +57,7 @@ def read(root: Path, images: str = "images") -> Scene:
         points.tracks[name] = _track(model, image, xy, folder)
         records.append(Record(name, pinhole, photo, lens=lens, bounds=depth_bounds(points, name, pinhole)))
     report_unposed(root, images, photos, folder)
-    return make_scene(root, records, points)
+    return make_scene(root, records, points if len(points.xyz) else None)
 
 
 def model_folder(root: Path) -> Path:
@@ -91,12 +92,10 @@ def _distortion(camera: ModelCamera) -> tuple[list[float], list[float]]:
 
 def _pose(qvec: NDArray[np.float64], tvec: NDArray[np.float64], source: str) -> NDArray[np.float64]:
     """c2w [4, 4] from a quaternion (w, x, y, z) and a translation, world to camera."""
-    from scipy.spatial.transform import Rotation
-
     if not (np.isfinite(qvec).all() and np.isfinite(tvec).all() and np.linalg.norm(qvec) > 0):
         raise UserError(f"{source}: the pose holds NaN, infinite numbers or no rotation: estimate it again")
     c2w = np.eye(4)
-    c2w[:3, :3] = Rotation.from_quat(qvec, scalar_first=True).as_matrix().T
+    c2w[:3, :3] = matrix_from_quaternion(torch.from_numpy(qvec)).T.numpy()
     c2w[:3, 3] = -c2w[:3, :3] @ tvec
     return c2w
 
@@ -162,9 +161,7 @@ def _params(camera: Cameras) -> tuple[float, ...]:
 
 
 def _image(record: Record, file: str, camera_id: int, points: SparsePoints) -> ModelImage:
-    from scipy.spatial.transform import Rotation
-
-    w2c = torch.linalg.inv(record.camera.c2w).numpy()
+    w2c = torch.linalg.inv(record.camera.c2w)
     rows, xy = points.tracks.get(record.name, (np.empty(0, np.int64), np.empty((0, 2))))
-    qvec = Rotation.from_matrix(w2c[:3, :3]).as_quat(scalar_first=True, canonical=True)
-    return ModelImage(file, camera_id, qvec, w2c[:3, 3], xy, rows + 1)
+    qvec = quaternion_from_matrix(w2c[:3, :3])
+    return ModelImage(file, camera_id, qvec.numpy(), w2c[:3, 3].numpy(), xy, rows + 1)
