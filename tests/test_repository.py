@@ -1,4 +1,4 @@
-"""The repository keeps its own rules: equal pins, floors, thin scripts, light imports, no ties to a machine."""
+"""The repository keeps its own rules: equal pins, floors, thin scripts, light imports, nothing machine-bound."""
 
 from __future__ import annotations
 
