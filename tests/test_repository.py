@@ -1,4 +1,4 @@
-"""The repository keeps its own rules: equal pins, floors, thin scripts, light imports, nothing machine-bound."""
+"""The repository keeps its own rules: equal pins, floors, thin scripts, light imports, portable files."""
 
 from __future__ import annotations
 
