@@ -114,10 +114,11 @@ def ellipse(reference: Cameras, scale: float = 1.0, n: int = 120) -> Cameras:
 
     The middle is the point nearest to the optical axes (`geometry.poses.focus_point`, which may use `scale`),
     up the mean of the cameras' up. Where the cameras stand all around it (neighbouring directions less than
-    120 degrees apart), the ellipse encloses it: level, at the cameras' median height, axes along and across
-    their greatest spread, half axes sqrt(2) times the root mean square of their coordinates. Where they cover
-    an arc only, as in front of a wall, the curve stays among them: the ellipse inscribed in the cameras'
-    range of azimuth and elevation about the middle, at their median distance from it.
+    120 degrees apart), the ellipse encloses it: level, counter-clockwise seen from above, at the cameras'
+    median height, axes along and across their greatest spread, half axes sqrt(2) times the root mean square
+    of their coordinates. Where they cover an arc only, as in front of a wall, the curve stays among them: the
+    ellipse inscribed in the cameras' range of azimuth and elevation about the middle, at their median
+    distance from it.
 
     Raises UserError when the cameras look at no common point or do not spread around it.
     """

@@ -183,6 +183,7 @@ def test_ellipse_encloses_a_surrounded_scene(radii: tuple[float, float]) -> None
     torch.testing.assert_close(pixels, torch.tensor([32.0, 24]).double().expand(50, 1, 2), atol=1e-6, rtol=0)
     assert (depth > 0).all()
     assert (path.c2w[:, 2, 1] < 0).all()  # upright
+    assert (torch.linalg.cross(path.center, path.center.roll(-1, 0))[:, 2] > 0).all()  # counter-clockwise
 
 
 def test_ellipse_stays_among_cameras_that_cover_an_arc() -> None:

@@ -144,6 +144,8 @@ def test_focus_without_a_meeting_point() -> None:
     parallel = watching(points, points + ahead)
     expected = torch.tensor([1, 1 / 3 + 4, 0], dtype=torch.float64)
     torch.testing.assert_close(focus_point(parallel, 4.0), expected)
+    distant = watching(points, torch.tensor([1, 2000, 0]).double())
+    torch.testing.assert_close(focus_point(distant, 4.0), expected, atol=1e-2, rtol=0)
     spread = (points - points.mean(0)) * 0.1
     diverging = watching(points, points + ahead + spread)  # the axes meet behind the cameras
     torch.testing.assert_close(focus_point(diverging, 4.0), expected, atol=1e-2, rtol=0)
