@@ -19,6 +19,7 @@ _UV_NAMES = (("s", "t"), ("u", "v"), ("texture_u", "texture_v"))
 _FACE_LISTS = ("vertex_indices", "vertex_index")
 
 
+@np.errstate(over="ignore", invalid="ignore")  # broken files hold absurd numbers; what matters is checked
 def read_mesh(path: Path) -> Mesh:
     """Read a triangle mesh from .obj, .ply, or a format that trimesh reads (.glb, .stl, .off, ...).
 
@@ -100,7 +101,7 @@ def _read_ply(path: Path) -> ObjArrays:
         except plyfile.PlyElementParseError:
             ply = plyfile.PlyData.read(str(path))
         return _from_ply(path, {element.name: element.data for element in ply})
-    except (plyfile.PlyParseError, ValueError, MemoryError) as error:
+    except (plyfile.PlyParseError, ValueError, OverflowError, MemoryError) as error:
         raise UserError(f"{path} is not a readable PLY file ({error}); is the file cut off?") from None
 
 

@@ -283,6 +283,36 @@ def test_broken_ply(tmp_path: Path) -> None:
     assert "vertex 1 is not finite" in error_of(path)
 
 
+@pytest.mark.parametrize("kind", ["obj", "binary", "ascii"])
+@pytest.mark.filterwarnings("error", "ignore:loadtxt")
+def test_damaged_bytes_never_raise_anything_else(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / ("mesh.obj" if kind == "obj" else "mesh.ply")
+    write_mesh(random_mesh(12, 9), path)
+    if kind == "ascii":
+        data = plyfile.PlyData.read(str(path), mmap=False)
+        data.text = True
+        data.write(str(path))
+    whole, random = path.read_bytes(), np.random.default_rng(5)
+    outcomes = set()
+    for _ in range(120):
+        damaged = bytearray(whole)
+        for at in random.integers(len(whole), size=random.integers(1, 4)):
+            damaged[at] = random.choice(bytearray(b"0123456789-+.eE/ \n#\\vfnai\xff"))
+        if random.random() < 0.3:
+            start = random.integers(len(whole))
+            del damaged[start : start + random.integers(1, 40)]
+        path.write_bytes(damaged)
+        try:
+            mesh = read_mesh(path)
+            assert mesh.faces.min() >= 0
+            assert mesh.faces.max() < len(mesh.vertices)
+            assert torch.isfinite(mesh.vertices).all()
+            outcomes.add("read")
+        except UserError as error:
+            outcomes.add("refused in one line" if "\n" not in str(error) else str(error))
+    assert outcomes == {"read", "refused in one line"}
+
+
 def test_other_formats_through_trimesh(tmp_path: Path) -> None:
     box = trimesh.creation.box()
     box.visual.vertex_colors = np.array([[255, 51, 0, 255]] * 8, dtype=np.uint8)
