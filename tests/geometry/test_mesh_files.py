@@ -345,9 +345,9 @@ def test_a_million_triangles_in_10_seconds(tmp_path: Path) -> None:
 
 def check_speed(tmp_path: Path, n: int, seconds: float) -> None:
     vertices, faces = write_grid(tmp_path / "grid.obj", n)
-    start = time.perf_counter()
+    start = time.process_time()  # not wall time: other programs may be running
     mesh = read_mesh(tmp_path / "grid.obj")
-    taken = time.perf_counter() - start
+    taken = time.process_time() - start
     np.testing.assert_array_equal(mesh.faces.numpy(), faces)
     np.testing.assert_allclose(mesh.vertices.numpy(), vertices, atol=1e-6)
     assert taken < seconds
