@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -34,6 +35,12 @@ def command_parser(description: str, examples: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def split_overrides(words: list[str]) -> tuple[list[str], list[str]]:
+    """Separate `key.path=value` words, wherever they stand, from a command line's flags."""
+    overrides = [word for word in words if re.match(r"[A-Za-z_]\w*(\.\w+)+=", word)]
+    return overrides, [word for word in words if word not in overrides]
 
 
 def setup_logging(level: int = logging.INFO) -> None:

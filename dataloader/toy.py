@@ -241,8 +241,8 @@ def _move_out(centers: Tensor, boxes: Boxes, margin: float = 0.25) -> Tensor:
 def make_scene(
     seed: int = 0,
     n_views: int = 24,
-    height: int = 96,
-    width: int = 128,
+    height: int = 192,
+    width: int = 256,
     n_boxes: int = 6,
     hold_out_every: int = 8,
 ) -> Scene:
@@ -263,6 +263,6 @@ def make_scene(
         )
         for i in range(n_views)
     ]
-    scene = Scene(name=f"room{seed}", records=records, surface=make_mesh(boxes))
+    scene = Scene(name=f"room{seed}", records=records, surface=make_mesh(boxes, cells=48))
     scene.hold_out(hold_out_every)
     return scene

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -40,10 +40,13 @@ class Samples(Protocol):
 
     size: number of items an epoch visits once each, in the order of `engine.sampling.order`; None for keyed
     draws with replacement (there is no epoch). `draw` is a pure function of its arguments: `index` picks the
-    item (the position itself when size is None), `seed` keys every random choice made for it.
+    item (the position itself when size is None), `seed` keys every random choice made for it (through
+    `engine.sampling.generator`). It raises UserError when the item cannot be read: another replaces it, up to
+    `data.max_bad_fraction`.
     """
 
-    size: int | None
+    @property
+    def size(self) -> int | None: ...
 
     def draw(self, index: int, seed: int) -> Any: ...
 
@@ -52,6 +55,17 @@ class Samples(Protocol):
     def name(self, index: int) -> str:
         """What messages call the item."""
         ...
+
+
+@runtime_checkable
+class ChunkedSamples(Samples, Protocol):
+    """Samples stored in chunks that are slow to open: an epoch finishes a chunk before it opens the next.
+
+    chunk_sizes: items per chunk, summing to `size`; indices count through the chunks.
+    """
+
+    @property
+    def chunk_sizes(self) -> Sequence[int]: ...
 
 
 @dataclass
@@ -71,11 +85,10 @@ class NoConfig:
 
 
 @dataclass
-class EmptyState:
+class SourceState:
     """What `encode` returns when the sources themselves are all a method needs."""
 
     source: Views
-    extras: dict[str, Any] = field(default_factory=dict)
 
 
 class Method(nn.Module):
@@ -106,7 +119,7 @@ class Method(nn.Module):
 
     def encode(self, source: Views, reuse: Any = None) -> Any:
         """Everything the source views determine, once. reuse: an earlier state to extend."""
-        return EmptyState(source)
+        return SourceState(source)
 
     def render(self, state: Any, cameras: Cameras) -> Rendering:
         """Any number of targets [N] from that state."""

@@ -147,7 +147,7 @@ class Cameras:
 
     def with_poses(self, c2w: Tensor) -> Cameras:
         """These intrinsics (broadcast) at new poses c2w [..., 4, 4]."""
-        K = self.K.to(c2w.dtype).expand(*c2w.shape[:-2], 3, 3)
+        K = self.K.to(c2w.dtype).expand(*c2w.shape[:-2], 3, 3).clone()
         return Cameras(K, c2w, self.height, self.width)
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.cli import split_overrides
 from common.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from dataloader.scene import Scene
     from engine.config import Experiment
     from engine.method import Method
 
 METHODS = {
+    # baselines
     "nearest_view": "methods.baselines.photos:NearestView",
     "mean_view": "methods.baselines.photos:MeanView",
     "single_plane": "methods.baselines.photos:SinglePlane",
@@ -23,6 +27,8 @@ METHODS = {
     "photo_blend": "methods.baselines.photo_blend:PhotoBlend",
     "vertex_colors": "methods.baselines.vertex_colors:VertexColors",
 }
+
+BASELINES = tuple(name for name, place in METHODS.items() if place.startswith("methods.baselines."))
 
 
 def method_class(name: str) -> type[Method]:
@@ -42,6 +48,26 @@ def load_experiment(folder: Path, overrides: Sequence[str] = ()) -> tuple[Experi
         raise UserError(f"{folder / 'config.yaml'} names no method: add a line 'method: NAME'")
     kind = method_class(str(raw["method"]))
     return resolve(raw, kind.Config), kind
+
+
+def parse_experiment(
+    parser: argparse.ArgumentParser, words: Sequence[str] | None = None
+) -> tuple[argparse.Namespace, Experiment, type[Method]]:
+    """Parse a script's command line: the experiment `-e` first, then its method adds its flags.
+
+    parser: with the script's own flags, among them `-e/--exp_dir`. words: the command line; None means
+    sys.argv. Words of the form key.path=value override the experiment's config.
+    """
+    overrides, flags = split_overrides(list(sys.argv[1:] if words is None else words))
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("-e", "--exp_dir", type=Path)
+    folder = finder.parse_known_args(flags)[0].exp_dir
+    if folder is None:
+        parser.parse_args(flags)  # shows the help that was asked for, or says that -e is missing
+        parser.error("-e names the experiment folder")
+    experiment, kind = load_experiment(folder, overrides)
+    kind.add_arguments(parser)
+    return parser.parse_args(flags), experiment, kind
 
 
 def create_method(experiment: Experiment, scene: Scene | None = None) -> Method:

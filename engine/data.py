@@ -1,0 +1,36 @@
+"""What an experiment's `data:` section means for a scene: sizes, source views, batches of held-out views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from geometry.rasterize import Rasterizer
+
+from dataloader.images import fit_size
+from dataloader.scene import Batch, ImageSize, Scene
+from engine.config import DataConfig
+from geometry.views import Views
+
+
+def view_size(scene: Scene, data: DataConfig) -> ImageSize | None:
+    """(height, width) at which a scene's photos are used under `data.max_size`; None means their own size."""
+    if not data.max_size:
+        return None
+    camera = scene.records[0].camera
+    return fit_size(camera.height, camera.width, data.max_size)
+
+
+def source_views(scene: Scene, data: DataConfig) -> Views:
+    """The views a method is given: the split `data.source`."""
+    return scene.views(scene.split(data.source), view_size(scene, data), data.threads)
+
+
+def target_batches(scene: Scene, data: DataConfig, batch_size: int, source: Views) -> Iterator[Batch]:
+    """The held-out views in batches, with the surface's coverage where the scene has a mesh."""
+    rasterizer = Rasterizer(scene.mesh()) if scene.has_mesh else None
+    targets = scene.split(data.target)
+    for start in range(0, len(targets), batch_size):
+        target = scene.views(targets[start : start + batch_size], view_size(scene, data), data.threads)
+        if rasterizer is not None:
+            target.coverage = (rasterizer.rasterize(target.cameras).face >= 0).float()
+        yield Batch(source, target, [scene.name] * len(target))

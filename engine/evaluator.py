@@ -1,0 +1,175 @@
+"""Evaluation: any method on a scene's held-out views -> metrics.json, per_image.csv, renders and a contact
+sheet.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from common.cli import progress
+from common.errors import UserError
+from dataloader.images import write_image
+from dataloader.scene import Scene
+from engine.config import DataConfig
+from engine.data import source_views, target_batches
+from engine.method import Method
+from engine.metrics import DEFINITIONS, ImageMetrics
+from engine.sheets import contact_sheet, error_map, write_sheet
+from geometry.views import Rendering, Views
+
+log = logging.getLogger(__name__)
+
+_SHEET_ROWS = 8
+
+
+@dataclass
+class Report:
+    """Scores of one method on a scene: a row per image, in order, and the first pictures, to be shown."""
+
+    method: str
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    pictures: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # rendered, true
+    encode_seconds: float = 0.0
+    render_seconds: float = 0.0
+
+    @property
+    def scores(self) -> list[str]:
+        """Names of the scores, in order."""
+        return [name for name in self.rows[0] if name not in ("scene", "view")]
+
+    def mean(self, name: str) -> float:
+        """Mean of a score over the images."""
+        return sum(row[name] for row in self.rows) / len(self.rows)
+
+    def summary(self, metrics: ImageMetrics) -> dict[str, Any]:
+        """Means beside their n, definitions, what is missing and why, and times."""
+        return {
+            "method": self.method,
+            "n": len(self.rows),
+            "means": {name: self.mean(name) for name in self.scores},
+            "definitions": {name: DEFINITIONS[name] for name in self.scores if name in DEFINITIONS},
+            "missing": metrics.missing,
+            "encode_seconds": round(self.encode_seconds, 4),
+            "render_seconds_per_image": round(self.render_seconds / len(self.rows), 4),
+        }
+
+
+@dataclass
+class Evaluator:
+    """How methods are evaluated on a scene, so that all of them are treated alike.
+
+    folder: where renders are written below generations/METHOD/ (and truth below targets/), as they come; None
+    writes nothing.
+    """
+
+    scene: Scene
+    data: DataConfig
+    metrics: ImageMetrics
+    device: torch.device
+    batch_size: int = 1
+    folder: Path | None = None
+    save_generations: bool = True
+    save_data: bool = False
+
+    def evaluate(self, name: str, method: Method) -> Report:
+        """Encode the source views once, then render and score every held-out view."""
+        method = method.to(self.device).eval()
+        source = source_views(self.scene, self.data).to(self.device)
+        report = Report(name)
+        started = time.perf_counter()
+        state = method.encode(source)
+        report.encode_seconds = self._seconds_since(started)
+        count = len(self.scene.split(self.data.target))
+        with progress(range(count), name, total=count, unit="view") as bar, torch.no_grad():
+            for batch in target_batches(self.scene, self.data, self.batch_size, source):
+                target = batch.target = batch.target.to(self.device)
+                started = time.perf_counter()
+                evaluation = method.evaluate(batch, state, self.metrics)
+                report.render_seconds += self._seconds_since(started)
+                for scene, view, row in zip(batch.scene, target.names, evaluation.rows, strict=True):
+                    report.rows.append({"scene": scene, "view": view, **row})
+                if evaluation.rendering is not None:
+                    self._keep(report, target, evaluation.rendering)
+                bar.update(len(target))
+        if all(row.get("coverage") == 0 for row in report.rows):
+            raise UserError(
+                f"{name} covers no pixel of any target view: do the scene's mesh and cameras fit?"
+            )
+        return report
+
+    def _keep(self, report: Report, target: Views, rendering: Rendering) -> None:
+        """Write the renders, and remember the first for the sheet."""
+        for i, name in enumerate(target.names):
+            if self.folder is not None and self.save_generations:
+                write_image(rendering.image[i], self.folder / "generations" / report.method / f"{name}.png")
+            if self.folder is not None and self.save_data:
+                write_image(target.images[i], self.folder / "targets" / f"{name}.png")
+            if len(report.pictures) < _SHEET_ROWS:
+                report.pictures.append((rendering.image[i].cpu(), target.images[i].cpu()))
+
+    def _seconds_since(self, started: float) -> float:
+        """Seconds on the clock, once the device has finished."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter() - started
+
+
+def write_reports(reports: list[Report], metrics: ImageMetrics, folder: Path) -> list[Path]:
+    """Write what was measured; returns the files.
+
+    metrics.json: one summary per method. per_image.csv: a row per method and image. sheet.png: truth, renders
+    and error maps of the first views.
+    """
+    summaries = [report.summary(metrics) for report in reports]
+    (folder / "metrics.json").write_text(json.dumps(summaries, indent=2) + "\n")
+    rows = [{"method": report.method, **row} for report in reports for row in report.rows]
+    with (folder / "per_image.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    files = [folder / "metrics.json", folder / "per_image.csv"]
+    if all(report.pictures for report in reports):
+        write_sheet(_sheet(reports), folder / "sheet.png")
+        files.append(folder / "sheet.png")
+    return files
+
+
+def _sheet(reports: list[Report]) -> NDArray[np.uint8]:
+    """Truth in the first column, then every method's render and error map, one row per held-out view."""
+    rows, captions = [], []
+    for i, (_, truth) in enumerate(reports[0].pictures):
+        row, caption = [truth], [str(reports[0].rows[i]["view"])]
+        for report in reports:
+            image, scores = report.pictures[i][0], report.rows[i]
+            row += [image, error_map(image, truth)]
+            caption += [f"{scores['psnr']:.2f} dB", f"covered: {scores['psnr_covered']:.2f} dB"]
+        rows.append(row)
+        captions.append(caption)
+    titles = ["truth"] + [title for report in reports for title in (report.method, "error (white = 0.25)")]
+    return contact_sheet(rows, titles, captions)
+
+
+def format_table(reports: list[Report]) -> str:
+    """The reports as an aligned text table: one line per method, means over n images."""
+    lines = [["method", "n", *reports[0].scores, "s/view"]]
+    for report in reports:
+        digits = {name: 4 if "ssim" in name or "lpips" in name else 3 for name in report.scores}
+        scores = [f"{report.mean(name):.{digits[name]}f}" for name in report.scores]
+        seconds = f"{report.render_seconds / len(report.rows):.3f}"
+        lines.append([report.method, str(len(report.rows)), *scores, seconds])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(line[0].ljust(widths[0]) if c == 0 else line[c].rjust(widths[c]) for c in range(len(line)))
+        for line in lines
+    )

@@ -1,0 +1,83 @@
+"""The whole project in a few minutes, on built-in input: videos of a real photo; train, test, video of a
+scene.
+
+Runs the same commands that a user types, shows each one, and ends with the metrics and the paths of what was
+made.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from common.cli import command_parser
+from common.errors import UserError, command
+from engine.outputs import prepare_folder
+
+EXAMPLES = "python scripts/demo.py"
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = Path("outputs/demo")  # emptied by every run
+
+
+def commands() -> list[str]:
+    """The demo's commands, in order."""
+    lift, train = "-e configs/baselines/depth_warp", "-e configs/baselines/vertex_colors"
+    launch = f"{sys.executable} -m accelerate.commands.launch --config_file acc_configs/cpu.yaml"
+    checkpoint = f"--output_dir {OUT}/room/training"
+    return [
+        # a real photo lifted by its true depth, then warped to the camera of a second photo
+        f"python video_script.py {lift} -s {OUT}/motorcycle --path orbit spiral",
+        f"python test.py {lift} -s ./{OUT}/motorcycle/test",
+        # a procedural scene: train, compare with every baseline on held-out views, fly through it
+        f"{launch} train.py {train} {checkpoint}",
+        f"python test.py {train} -r latest {checkpoint} -s ./{OUT}/room/test --compare all",
+        f"python video_script.py {train} -r latest {checkpoint} -s {OUT}/room --path interpolate",
+    ]
+
+
+def run(line: str) -> None:
+    """Show a command as it would be typed, and run it. Raises UserError when it fails."""
+    shown = line.replace(f"{sys.executable} -m accelerate.commands.launch", "accelerate launch")
+    print(f"\n$ {shown}", flush=True)
+    words = [sys.executable if word == "python" else word for word in shlex.split(line)]
+    finished = subprocess.run(words, cwd=ROOT, check=False)
+    if finished.returncode:
+        raise UserError(f"the demo stopped: '{shown}' ended with exit code {finished.returncode}")
+
+
+def summary() -> str:
+    """The metrics of both evaluations and the files worth opening."""
+    lines = [
+        f"{'scene':12} {'method':14} {'n':>3} {'PSNR':>7} {'SSIM':>7} {'PSNR covered':>13} {'covered':>8}"
+    ]
+    for scene in ("motorcycle", "room"):
+        for report in json.loads((ROOT / OUT / scene / "test" / "metrics.json").read_text()):
+            means = report["means"]
+            lines.append(
+                f"{scene:12} {report['method']:14} {report['n']:3d} {means['psnr']:7.2f} {means['ssim']:7.4f}"
+                f" {means['psnr_covered']:13.2f} {means['coverage']:8.1%}"
+            )
+    files = sorted(path for path in (ROOT / OUT).rglob("*") if path.suffix in (".gif", ".mp4"))
+    files += sorted((ROOT / OUT).glob("*/test/sheet.png"))
+    return "\n".join([*lines, "", *(str(path.relative_to(ROOT)) for path in files)])
+
+
+@command
+def main() -> None:
+    command_parser(__doc__ or "", EXAMPLES).parse_args()
+    started = time.monotonic()
+    shutil.rmtree(ROOT / OUT, ignore_errors=True)
+    prepare_folder(ROOT / OUT)
+    for line in commands():
+        run(line)
+    print(f"\n{summary()}\n\ndemo finished in {time.monotonic() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

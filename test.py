@@ -1,0 +1,91 @@
+"""Evaluate a method on the held-out views of a scene: metrics, renders, error maps, one table."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from common.cli import add_boolean, command_parser, setup_logging
+from common.errors import UserError, command
+from engine.checkpoint import load_for_inference
+from engine.config import build, to_dict
+from engine.device import best_device
+from engine.evaluator import Evaluator, format_table, write_reports
+from engine.metrics import load_image_metrics
+from engine.outputs import prepare_folder, write_provenance
+from methods import BASELINES, create_method, method_class, parse_experiment
+
+log = logging.getLogger(__name__)
+
+EXAMPLES = """
+python test.py -e configs/baselines/depth_warp -s motorcycle
+python test.py -e configs/baselines/photo_blend -s fox data.root=scenes/fox
+python test.py -e configs/baselines/vertex_colors -r latest -s fox --compare all data.root=scenes/fox
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The script's own flags; the experiment's method adds more."""
+    parser = command_parser(__doc__ or "", EXAMPLES)
+    parser.add_argument("-e", "--exp_dir", type=Path, required=True, help="folder that holds config.yaml")
+    parser.add_argument("-s", "--savepath", required=True, help="results go to quant_eval/SAVEPATH; ./x is x")
+    parser.add_argument("-r", "--resume", help="checkpoint: N, latest or -1")
+    parser.add_argument("--output_dir", type=Path, help="where the iter_N folders are (default: -e)")
+    parser.add_argument("-b", "--batch_size", type=int, default=1, help="targets rendered at a time")
+    parser.add_argument("-w", "--workers", type=int, default=0, help="threads that decode photos")
+    add_boolean(parser, "--save_generations", default=True, help="write the renders (default: True)")
+    add_boolean(parser, "--save_data", help="write the true images too")
+    parser.add_argument("--compare", default="", metavar="NAMES", help="score these too: a,b or all")
+    parser.add_argument("--weights_dir", type=Path, help="folder with LPIPS' VGG-16 and AlexNet weights")
+    return parser
+
+
+def compared(names: str, own: str) -> list[str]:
+    """The further methods that `--compare` names; 'all' is every baseline that needs no training."""
+    if names == "all":
+        return [name for name in BASELINES if name != own and not method_class(name).trains]
+    chosen = [name for name in names.split(",") if name]
+    trained = [name for name in chosen if method_class(name).trains]
+    if trained:
+        raise UserError(f"--compare {trained[0]}: it is trained, so evaluate it with -e and -r")
+    return chosen
+
+
+@command
+def main() -> None:
+    setup_logging()
+    args, experiment, kind = parse_experiment(build_parser())
+    if kind.trains and args.resume is None:
+        raise UserError(f"{experiment.method} is trained: name its checkpoint with -r latest or -r N")
+    experiment.data.threads = args.workers
+    scene = kind.open(args, experiment.data)
+    method = create_method(experiment, scene)
+    if args.resume is not None and kind.trains:
+        step = load_for_inference(method, args.output_dir or args.exp_dir, args.resume)
+        log.info("checkpoint of step %d", step)
+    folder = args.savepath if args.savepath.startswith(("./", "/")) else f"quant_eval/{args.savepath}"
+    folder = prepare_folder(Path(folder))
+    metrics = load_image_metrics(args.weights_dir, best_device())
+    evaluator = Evaluator(
+        scene=scene,
+        data=experiment.data,
+        metrics=metrics,
+        device=best_device(),
+        batch_size=args.batch_size,
+        folder=folder,
+        save_generations=args.save_generations,
+        save_data=args.save_data,
+    )
+    reports = [evaluator.evaluate(experiment.method, method)]
+    for name in compared(args.compare, experiment.method):
+        other = method_class(name)
+        reports.append(evaluator.evaluate(name, other.create(build(other.Config, {}), scene)))
+    files = write_reports(reports, metrics, folder)
+    write_provenance(folder, to_dict(experiment), experiment.training.seed)
+    print(format_table(reports))
+    print("\n".join(str(file) for file in files))
+
+
+if __name__ == "__main__":
+    main()

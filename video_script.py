@@ -1,0 +1,102 @@
+"""Render camera paths of a scene, or of a single photo, as videos."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+import torch
+
+from common.cli import command_parser, progress, setup_logging
+from common.errors import UserError, command
+from dataloader.images import to_uint8
+from dataloader.scene import Scene
+from engine.camera_paths import path_name, scene_path
+from engine.checkpoint import load_for_inference
+from engine.config import DataConfig, to_dict
+from engine.data import source_views
+from engine.device import best_device
+from engine.method import Method
+from engine.outputs import prepare_folder, write_provenance
+from engine.sheets import contact_sheet, write_sheet
+from engine.video import write_video
+from methods import create_method, parse_experiment
+
+log = logging.getLogger(__name__)
+
+EXAMPLES = """
+python video_script.py -e configs/baselines/depth_warp -s outputs/motorcycle
+python video_script.py -e configs/baselines/depth_warp -i a.jpg --depth a.npy --focal 800 -s outputs/a
+python video_script.py -e configs/baselines/photo_blend -s outputs/fox --path ellipse data.root=scenes/fox
+python video_script.py -e configs/baselines/vertex_colors -r latest -s outputs/fox --path camera_path.json
+"""
+
+SHEET_FRAMES = 6
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The script's own flags; the experiment's method adds more."""
+    parser = command_parser(__doc__ or "", EXAMPLES)
+    parser.add_argument("-e", "--exp_dir", type=Path, required=True, help="folder that holds config.yaml")
+    parser.add_argument("-s", "--savepath", type=Path, required=True, help="output folder")
+    parser.add_argument("-i", "--inputimg", type=Path, help="a photo, where the method takes one")
+    parser.add_argument("-r", "--resume", help="checkpoint: N, latest or -1")
+    parser.add_argument("--output_dir", type=Path, help="where the iter_N folders are (default: -e)")
+    default = ["orbit", "spiral"]
+    parser.add_argument(
+        "--path", nargs="+", default=default, help="names or .json files (default: orbit spiral)"
+    )
+    parser.add_argument("--view", metavar="NAME", help="photo a path starts from (default: the middle one)")
+    parser.add_argument("--frames", type=int, help="frames per path (default: the path's own)")
+    parser.add_argument("--fps", type=float, help="frames per second (default: the path file's, else 10)")
+    formats = ["gif", "mp4"]
+    parser.add_argument("--format", nargs="+", default=formats, choices=formats, help="default: both")
+    return parser
+
+
+def render_video(
+    method: Method, state: object, path: str, scene: Scene, data: DataConfig, args: argparse.Namespace
+) -> list[Path]:
+    """Render one path and write its videos and contact sheet; returns the files."""
+    cameras, file_fps = scene_path(path, scene, data, args.view, args.frames)
+    cameras = cameras.to(best_device())
+    frames, covered = [], False
+    with torch.no_grad():
+        for i in progress(range(len(cameras)), path_name(path), unit="frame"):
+            rendering = method.render(state, cameras[i : i + 1])
+            covered = covered or bool(rendering.covered().any())
+            frames.append(to_uint8(rendering.image[0]))
+    if not covered:
+        raise UserError(f"path {path}: the scene is out of view in every frame; does the path fit it?")
+    name = path_name(path)
+    files = [args.savepath / f"{name}.{suffix}" for suffix in args.format]
+    for file in files:
+        write_video(frames, file, args.fps or file_fps or 10.0)
+    chosen = torch.linspace(0, len(frames) - 1, min(SHEET_FRAMES, len(frames))).round().int().tolist()
+    pictures = [torch.from_numpy(frames[i]).permute(2, 0, 1) / 255 for i in chosen]
+    write_sheet(contact_sheet([pictures], [f"frame {i}" for i in chosen]), args.savepath / f"{name}.png")
+    return [*files, args.savepath / f"{name}.png"]
+
+
+@command
+def main() -> None:
+    setup_logging()
+    args, experiment, kind = parse_experiment(build_parser())
+    if kind.trains and args.resume is None:
+        raise UserError(f"{experiment.method} is trained: name its checkpoint with -r latest or -r N")
+    scene = kind.open(args, experiment.data)
+    method = create_method(experiment, scene)
+    if kind.trains:
+        load_for_inference(method, args.output_dir or args.exp_dir, args.resume)
+    prepare_folder(args.savepath)
+    method = method.to(best_device()).eval()
+    state = method.encode(source_views(scene, experiment.data).to(best_device()))
+    for path in args.path:
+        for file in render_video(method, state, path, scene, experiment.data, args):
+            print(file)
+    write_provenance(args.savepath, to_dict(experiment), experiment.training.seed)
+
+
+if __name__ == "__main__":
+    main()
