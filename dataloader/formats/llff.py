@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from common.errors import UserError
 from common.files import replacing
 from dataloader.formats.shared import (
+    BOUNDS_PERCENTILES,
     CENTER_TOLERANCE,
     checked_camera,
-    depth_bounds,
     fit_cameras,
     make_scene,
     not_stored,
@@ -109,18 +109,23 @@ def write(scene: Scene, root: Path) -> list[str]:
     """Write `images/` and `poses_bounds.npy`. Returns what the format cannot hold.
 
     Raises UserError where it would bend a camera (fx != fy, principal point off the centre, skew), or where a
-    photo has neither bounds nor points that tell them.
+    photo has no bounds and nothing tells them (depth map, mesh, points).
     """
-    rows = {record.name: _row(scene, record) for record in scene.records}
+    rows = {name: _row(scene, i) for i, name in enumerate(scene.names)}
     files = store(scene, root)
     ordered = [rows[name] for name in sorted(files, key=lambda name: files[name])]
     with replacing(root / "poses_bounds.npy") as partial, partial.open("wb") as file:
         np.save(file, np.stack(ordered))
-    return not_stored(scene, "bounds")
+    measured = (
+        []
+        if all(record.bounds for record in scene.records)
+        else ["near and far were measured on the depth maps, mesh or points"]
+    )
+    return [*measured, *not_stored(scene, "bounds")]
 
 
-def _row(scene: Scene, record: Record) -> NDArray[np.float64]:
-    camera, name = record.camera, record.name
+def _row(scene: Scene, index: int) -> NDArray[np.float64]:
+    camera, name = scene.records[index].camera, scene.names[index]
     (fx, _, cx), (_, fy, cy) = camera.K[:2].tolist()
     refuse_skew(camera, name, "LLFF")
     if abs(fx - fy) > CENTER_TOLERANCE:
@@ -133,9 +138,22 @@ def _row(scene: Scene, record: Record) -> NDArray[np.float64]:
             f"{name} has its principal point {off:.4g} px off the image centre, LLFF stores none: "
             "choose another format"
         )
-    bounds = record.bounds or (scene.points and depth_bounds(scene.points, name, camera))
-    if not bounds:
-        raise UserError(f"{name} has no near and far depth, which LLFF needs: choose another format")
     size = np.array([camera.height, camera.width, fx])
     matrix = np.column_stack([columns_from_pose(camera.c2w.numpy()), size])
-    return np.concatenate([matrix.ravel(), bounds])
+    return np.concatenate([matrix.ravel(), _depth_range(scene, index)])
+
+
+def _depth_range(scene: Scene, index: int) -> tuple[float, float]:
+    """Near and far of a record: its own, or the 0.1 and 99.9 percentile of the depths it sees."""
+    record = scene.records[index]
+    if record.bounds is not None:
+        return record.bounds
+    if record.depth is None and not scene.has_mesh and scene.points is None:
+        raise UserError(
+            f"{record.name} has no near and far depth, and no depth map, mesh or points tell it, but LLFF "
+            "needs it: choose another format"
+        )
+    from dataloader.scene_depth import seen_depths
+
+    near, far = np.percentile(seen_depths(scene, index).numpy(), BOUNDS_PERCENTILES)
+    return float(near), float(far)

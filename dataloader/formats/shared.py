@@ -170,8 +170,11 @@ def record_names(files: Sequence[str], source: str) -> list[str]:
     names = [_joined(file) for file in files]
     first: dict[str, str] = {}
     for name, file in zip(names, files, strict=True):
-        if first.setdefault(name, file) != file:
+        if first.get(name) == file:
+            raise UserError(f"{source}: photo {file} is listed twice: remove one of its cameras")
+        if name in first:
             raise UserError(f"{source}: photos {first[name]} and {file} have the same name: rename one")
+        first[name] = file
     return names
 
 
