@@ -110,16 +110,16 @@ def telling_pair(scene: Scene) -> ViewPair | None:
     if len(scene) < 2:
         return None
     axes = torch.stack([record.camera.c2w[:3, 2] for record in scene.records])
-    angles = torch.rad2deg(torch.acos((axes @ axes.T).clamp(-1, 1)))
-    pairs = [(i, j) for i in range(len(scene)) for j in range(i + 1, len(scene))]
-    middle = sum(_PARALLAX) / 2
-    pairs.sort(key=lambda pair: abs(angles[pair].item() - middle))
-    good = [pair for pair in pairs if _PARALLAX[0] <= angles[pair] <= _PARALLAX[1]] or pairs[:50]
-    best = max((_shared(scene, *pair) for pair in good[:_TRIED]), key=lambda pair: len(pair.rows))
+    first, second = np.triu_indices(len(scene), 1)
+    angles = torch.rad2deg(torch.acos((axes @ axes.T).clamp(-1, 1))).numpy()[first, second]
+    order = np.argsort(np.abs(angles - sum(_PARALLAX) / 2), kind="stable")
+    telling = order[(angles[order] >= _PARALLAX[0]) & (angles[order] <= _PARALLAX[1])]
+    pairs = [(int(first[i]), int(second[i])) for i in (telling if len(telling) else order)[:_TRIED]]
+    best = max((_shared(scene, *pair) for pair in pairs), key=lambda pair: len(pair.rows))
     if len(best.rows) >= _ENOUGH_SHARED:
         return best
     centers = [record.camera.center for record in scene.records]
-    return _shared(scene, *min(good, key=lambda pair: (centers[pair[0]] - centers[pair[1]]).norm().item()))
+    return _shared(scene, *min(pairs, key=lambda pair: (centers[pair[0]] - centers[pair[1]]).norm().item()))
 
 
 def _shared(scene: Scene, first: int, second: int) -> ViewPair:

@@ -69,9 +69,16 @@ class Lens:
         """Resample a photo [H, W, 3] as the pinhole `camera` (of the same size) sees it (bicubic)."""
         import cv2
 
-        pixels = camera.pixel_centers().reshape(-1, 2).numpy()
-        source = self.distort(_plane_points(pixels, camera.K.numpy())) - 0.5  # OpenCV counts from centres
-        x, y = source.astype(np.float32).reshape(camera.height, camera.width, 2).transpose(2, 0, 1)
+        half = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])  # OpenCV counts pixels from their centres
+        (k1, k2, k3), (p1, p2) = self.radial, self.tangential
+        x, y = cv2.initUndistortRectifyMap(
+            self.K - half,
+            np.array([k1, k2, p1, p2, k3]),
+            np.eye(3),
+            camera.K.numpy() - half,
+            (camera.width, camera.height),
+            cv2.CV_32FC1,
+        )
         resampled = cv2.remap(image, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         return np.asarray(resampled, dtype=np.uint8)
 

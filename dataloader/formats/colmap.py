@@ -112,14 +112,13 @@ def _track(
     """Rows of the points a photo observes, and where."""
     seen = image.point_ids >= 0
     wanted = image.point_ids[seen]
-    order = np.argsort(model.point_ids)
-    at = np.searchsorted(model.point_ids, wanted, sorter=order).clip(max=max(len(order) - 1, 0))
-    rows = order[at] if len(order) else np.empty(0, np.int64)
-    if len(rows) != len(wanted) or (model.point_ids[rows] != wanted).any():
+    rows = np.searchsorted(model.point_ids, wanted)
+    known = rows < len(model.point_ids)
+    if not known.all() or (model.point_ids[rows] != wanted).any():
         raise UserError(
             f"{folder} ({image.name}): the photo observes a point that points3D lacks: make it again"
         )
-    return rows.astype(np.int64), xy[seen]
+    return rows, xy[seen]
 
 
 def write(scene: Scene, root: Path) -> list[str]:

@@ -56,7 +56,9 @@ class ModelImage:
 
 @dataclass
 class Model:
-    """A sparse model. cameras, images: by id. point_ids: [P]; xyz: [P, 3]; rgb: [P, 3] uint8; error: [P]."""
+    """A sparse model. cameras, images: by id. point_ids: [P], ascending. xyz: [P, 3]. rgb: [P, 3] uint8.
+    error: [P] mean reprojection error in pixels.
+    """
 
     cameras: dict[int, ModelCamera]
     images: dict[int, ModelImage]
@@ -167,6 +169,7 @@ def _read_points(file: _Bytes) -> tuple:
 
 
 def _point_arrays(rows: list[list[float]]) -> tuple:
+    rows.sort(key=lambda row: row[0])
     values = np.array(rows, dtype=np.float64).reshape(-1, 8)
     ids = np.array([row[0] for row in rows], dtype=np.int64)
     return ids, values[:, 1:4], values[:, 4:7].astype(np.uint8), values[:, 7]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -217,7 +218,8 @@ def indices_of(scene: Scene, files: Any, source: str) -> list[int]:
         raise UserError(f"{source} must be a list of file names")
     known = {record.name: i for i, record in enumerate(scene.records)}
     photos = [record.image.name if isinstance(record.image, Path) else "" for record in scene.records]
-    known |= {photo: i for i, photo in enumerate(photos) if photos.count(photo) == 1}
+    counts = Counter(photos)
+    known |= {photo: i for i, photo in enumerate(photos) if counts[photo] == 1}
     indices = []
     for file in files:
         path = PurePosixPath(file)
