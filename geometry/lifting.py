@@ -66,7 +66,7 @@ def lift_depth(
     keep = _cells(known)
     if max_angle is not None:
         keep &= _facing(local.float()) > math.cos(math.radians(max_angle))
-    faces = _grid_faces(*depth.shape, device=depth.device)[keep.flatten()]
+    faces = _grid_faces(depth)[keep.flatten()]
     used = torch.zeros(depth.numel(), dtype=torch.bool, device=depth.device)
     used[faces.flatten()] = True
     renumbered = used.cumsum(0) - 1
@@ -121,9 +121,9 @@ def _cells(known: Tensor) -> Tensor:
     return torch.stack([a & b & c for a, b, c in _corners(known)])
 
 
-def _grid_faces(height: int, width: int, device: torch.device) -> Tensor:
-    """[2 (H-1) (W-1), 3] vertex indices of all triangles, lower-left ones first."""
-    index = torch.arange(height * width, device=device).reshape(height, width)
+def _grid_faces(depth: Tensor) -> Tensor:
+    """[2 (H-1) (W-1), 3] vertex indices of all triangles of a map [H, W], lower-left ones first."""
+    index = torch.arange(depth.numel(), device=depth.device).reshape(depth.shape)
     return torch.cat([torch.stack(triangle, dim=-1).reshape(-1, 3) for triangle in _corners(index)])
 
 

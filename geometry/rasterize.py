@@ -17,7 +17,10 @@ from geometry.raycast import EmbreeCaster, NvdiffrastCaster
 from geometry.views import Rendering
 
 Backend = Literal["auto", "embree", "nvdiffrast"]
-_CASTERS = {"embree": EmbreeCaster, "nvdiffrast": NvdiffrastCaster}
+_CASTERS: dict[str, type[EmbreeCaster] | type[NvdiffrastCaster]] = {
+    "embree": EmbreeCaster,
+    "nvdiffrast": NvdiffrastCaster,
+}
 
 # (x, y) of the four coverage samples within a pixel, x right, y down: the pattern of 4x multisampling in the
 # renderer that made the MegaScenes warps (specs/warp_diffusion 3.7)
@@ -246,8 +249,10 @@ def render_vertex_colors(
         image[views, :, rows] = mean.movedim(-1, 1)
         depth[views, :, rows] = part.depth[:, :1]
         opacity[views, 0, rows] = part.coverage
-    shaped = (value.reshape(*cameras.shape, *value.shape[1:]) for value in (image, depth, opacity))
-    return Rendering(*shaped)
+    image, depth, opacity = (
+        value.reshape(*cameras.shape, *value.shape[1:]) for value in (image, depth, opacity)
+    )
+    return Rendering(image, depth, opacity)
 
 
 def _round(colors: Tensor, eight_bit: bool) -> Tensor:

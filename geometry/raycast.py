@@ -84,8 +84,7 @@ class EmbreeCaster:
     """
 
     def __init__(self, vertices: Tensor, faces: Tensor) -> None:
-        import open3d as o3d
-
+        o3d = _open3d()
         self._tensor = o3d.core.Tensor
         self._planes = face_planes(vertices.cpu(), faces.cpu())
         one_way = self._planes[:, :3] @ torch.tensor(_GENERIC_DIRECTION, dtype=torch.float64) > 0
@@ -145,6 +144,12 @@ class EmbreeCaster:
         first_face, first_uv = torch.full((len(rays),), -1), torch.zeros(len(rays), 2)
         first_face[ray[first]], first_uv[ray[first]] = face[first], uv[first]
         return first_face, first_t, first_uv
+
+
+def _open3d() -> Any:
+    import open3d
+
+    return open3d
 
 
 class NvdiffrastCaster:

@@ -8,7 +8,7 @@ from torch import Tensor
 from geometry.cameras import Cameras
 from geometry.lifting import lift_depth
 from geometry.meshes import Mesh
-from geometry.rasterize import Rasterizer, render_vertex_colors
+from geometry.rasterize import SUBSAMPLES, Rasterizer, render_vertex_colors
 from geometry.views import Rendering, Views
 
 
@@ -16,29 +16,37 @@ def warp(
     views: Views,
     cameras: Cameras,
     mesh: Mesh | None = None,
-    max_angle: float | None = 70.0,
+    max_angle: float | None = 85.0,
     tolerance: float = 0.01,
 ) -> Rendering:
     """Warp source views to cameras [...].
 
     Without a mesh: one view with depth (batch shape [] or [1]) is lifted (`lift_depth`, torn where its
     triangles are seen at more than `max_angle` degrees) and the coloured surface rendered with 4x
-    multisampling. With a mesh: every target pixel takes the mean colour of the source views [J] that see its
-    surface point, by `sample_views` and its relative depth `tolerance`; opacity is 1 where one does.
+    multisampling; opacity is the coverage. With a mesh: every target pixel takes the mean colour of the
+    source views [J] that see its surface point, by `sample_views` and its relative depth `tolerance`; opacity
+    is 1 where one does, else 0.
 
-    Returns image [..., 3, H, W] on black, depth and opacity [..., 1, H, W]. Opacity is 0 everywhere when no
-    camera sees the surface: callers decide what that means. Raises ValueError when there is neither a mesh
-    nor one view with depth.
+    Returns image [..., 3, H, W], depth and opacity [..., 1, H, W]. Pixels covered in part have the full
+    colour of what covers them, pixels without opacity are black. Opacity is 0 everywhere when no camera sees
+    the surface: callers decide what that means. Raises ValueError when there is neither a mesh nor one view
+    with depth.
     """
     if mesh is None:
-        return render_vertex_colors(_lift_view(views, max_angle), cameras)
+        faded = render_vertex_colors(_lift_view(views, max_angle), cameras)
+        assert faded.opacity is not None
+        return Rendering(
+            faded.image / faded.opacity.clamp(min=1 / len(SUBSAMPLES)), faded.depth, faded.opacity
+        )
     rasterizer = Rasterizer(mesh)
     sources = views if views.cameras.shape else views[None]
     source_depth = rasterizer.depth(sources.cameras)
     flat = cameras.reshape(-1)
     frames = [_warp_one(rasterizer, sources, source_depth, flat[i], tolerance) for i in range(len(flat))]
-    maps = (torch.stack(part).reshape(*cameras.shape, *part[0].shape) for part in zip(*frames, strict=True))
-    return Rendering(*maps)
+    image, depth, opacity = (
+        torch.stack(part).reshape(*cameras.shape, *part[0].shape) for part in zip(*frames, strict=True)
+    )
+    return Rendering(image, depth, opacity)
 
 
 def _lift_view(views: Views, max_angle: float | None) -> Mesh:
