@@ -146,18 +146,18 @@ def write_reports(reports: list[Report], metrics: ImageMetrics, folder: Path) ->
 
 
 def _sheet(reports: list[Report]) -> NDArray[np.uint8]:
-    """Truth in the first column, then every method's render and error map, one row per held-out view."""
-    rows, captions = [], []
+    """Two rows per held-out view: truth and every method's render; below each render its error map."""
+    rows: list[list[Tensor]] = []
+    captions: list[list[str]] = []
     for i, (_, truth) in enumerate(reports[0].pictures):
-        row, caption = [truth], [str(reports[0].rows[i]["view"])]
-        for report in reports:
-            image, scores = report.pictures[i][0], report.rows[i]
-            row += [image, error_map(image, truth)]
-            caption += [f"{scores['psnr']:.2f} dB", f"covered: {scores['psnr_covered']:.2f} dB"]
-        rows.append(row)
-        captions.append(caption)
-    titles = ["truth"] + [title for report in reports for title in (report.method, "error (white = 0.25)")]
-    return contact_sheet(rows, titles, captions)
+        renders = [report.pictures[i][0] for report in reports]
+        scores = [report.rows[i] for report in reports]
+        rows.append([truth, *renders])
+        captions.append([str(scores[0]["view"]), *(f"PSNR {row['psnr']:.2f} dB" for row in scores)])
+        rows.append([torch.ones_like(truth), *(error_map(render, truth) for render in renders)])
+        covered = (f"covered: {row['psnr_covered']:.2f} dB" for row in scores)
+        captions.append(["errors, white = 0.25:", *covered])
+    return contact_sheet(rows, ["truth", *(report.method for report in reports)], captions, height=180)
 
 
 def format_table(reports: list[Report]) -> str:

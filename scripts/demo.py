@@ -15,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+from PIL import Image
+
 from common.cli import command_parser
 from common.errors import UserError, command
 from engine.outputs import prepare_folder
@@ -68,6 +70,20 @@ def summary() -> str:
     return "\n".join([*lines, "", *(str(path.relative_to(ROOT)) for path in files)])
 
 
+def write_overview() -> Path:
+    """One picture of it all: the photo from new cameras above, a held-out view by every method below."""
+    orbit = Image.open(ROOT / OUT / "motorcycle/orbit.png")
+    sheet = Image.open(ROOT / OUT / "room/test/sheet.png")
+    titles = 24  # pixels above the first of the three views
+    first_view = sheet.crop((0, 0, sheet.width, titles + (sheet.height - titles) // 3))
+    height = round(orbit.height * first_view.width / orbit.width)
+    overview = Image.new("RGB", (first_view.width, height + first_view.height), (255, 255, 255))
+    overview.paste(orbit.resize((first_view.width, height)), (0, 0))
+    overview.paste(first_view, (0, height))
+    overview.save(ROOT / OUT / "overview.jpg", quality=85)
+    return OUT / "overview.jpg"
+
+
 @command
 def main() -> None:
     command_parser(__doc__ or "", EXAMPLES).parse_args()
@@ -76,7 +92,8 @@ def main() -> None:
     prepare_folder(ROOT / OUT)
     for line in commands():
         run(line)
-    print(f"\n{summary()}\n\ndemo finished in {time.monotonic() - started:.0f} s")
+    overview = write_overview()
+    print(f"\n{summary()}\n{overview}\n\ndemo finished in {time.monotonic() - started:.0f} s")
 
 
 if __name__ == "__main__":
