@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from common.errors import UserError
 from dataloader.scene import Batch, Scene
 from geometry.cameras import Cameras
 from geometry.views import Rendering, Views
@@ -139,6 +140,8 @@ class Method(nn.Module):
         """What test.py and video_script.py start from; by default the scene that `data` names."""
         from dataloader.formats import open_scene
 
+        if getattr(args, "inputimg", None) is not None:
+            raise UserError(f"-i {args.inputimg}: this method starts from a scene, set data.root instead")
         return open_scene(
             data.root, data.format, images=data.images, mesh=data.mesh, hold_out_every=data.hold_out_every
         )

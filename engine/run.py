@@ -1,0 +1,322 @@
+"""What a training run carries from step to step, and how it takes a step, saves and continues."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from common.cli import progress
+from common.errors import UserError
+from engine import checkpoint
+from engine.checkpoint import Snapshot, State
+from engine.config import Experiment, to_dict
+from engine.ema import Ema
+from engine.loader import Fetched, open_loader
+from engine.method import Method, Samples
+from engine.sampling import Batches, key
+
+logger = logging.getLogger(__name__)
+
+Validate = Callable[[Method, int], dict[str, float]]
+
+
+class StopSignals:
+    """Remembers SIGTERM and SIGUSR1 for the time of a `with` block, in place of dying of them."""
+
+    received: str | None = None
+
+    def __enter__(self) -> StopSignals:
+        self._before = {n: signal.signal(n, self._note) for n in (signal.SIGTERM, signal.SIGUSR1)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number).name
+
+
+@dataclass
+class Micro:
+    """One micro-batch after its backward pass."""
+
+    losses: dict[str, Tensor]
+    names: list[str]
+    failures: list[str]
+
+
+class Run:
+    """What a run carries from step to step (its checkpoints hold it) and how it takes one."""
+
+    def __init__(
+        self,
+        method: Method,
+        samples: Samples,
+        experiment: Experiment,
+        folder: Path,
+        accelerator: Accelerator,
+    ) -> None:
+        self.method = method.to(accelerator.device).train()
+        self.samples, self.experiment, self.folder = samples, experiment, folder
+        self.accelerator = accelerator
+        self.config = experiment.training
+        self.state = State(seed=self.config.seed, world_size=accelerator.num_processes)
+        self.global_batch = self.config.batch_size * self.config.accumulation * accelerator.num_processes
+        self.stopped_by: str | None = None
+
+    # Start
+
+    def start(self, resume: str | None) -> None:
+        """Load weights and state, build the optimiser, wrap the model, open the log."""
+        if self.accelerator.is_main_process:
+            checkpoint.remove_leftovers(self.folder)
+        if resume is None:
+            checkpoint.refuse_fresh_start(self.folder)
+        found = checkpoint.find(self.folder, resume) if resume is not None else None
+        if found is not None:
+            checkpoint.refuse_rewind(self.folder, found.step)
+            checkpoint.load_weights(self.method, found.path)
+            logger.info("continuing from %s", found.path)
+        elif self.config.init_from:
+            checkpoint.load_weights(self.method, Path(self.config.init_from))
+            logger.info("starting from the weights in %s", self.config.init_from)
+        self._prepare()
+        if found is not None and found.original:
+            self.state.step, self.state.samples_drawn = found.step, found.step * self.global_batch
+            logger.info("%s is an original's checkpoint: the optimiser starts afresh", found.path)
+        elif found is not None:
+            self._restore(found.path)
+        if self.config.tracker != "none":
+            self._start_tracker(self.config.tracker)
+
+    def _prepare(self) -> None:
+        optimization = self.method.optimization(self.config)
+        self.schedule = optimization.schedule
+        self.base_rates = [group["lr"] for group in optimization.optimizer.param_groups]
+        self.state.frozen = checkpoint.frozen_hashes(self.method)
+        self.ema = Ema(self.method, self.config.ema_decay) if self.config.ema_decay else None
+        self.model = self.accelerator.prepare_model(self.method)
+        self.optimizer = self.accelerator.prepare_optimizer(optimization.optimizer)
+
+    def _restore(self, saved: Path) -> None:
+        """Continue from one of our checkpoints, whose weights are loaded already."""
+        self.state = replace(checkpoint.read_state(saved), world_size=self.state.world_size)
+        if self.state.seed != self.config.seed:
+            logger.warning("training.seed differs from that of %s: from here on the data do too", saved)
+            self.state.seed = self.config.seed
+        values = checkpoint.read_optimizer(saved)
+        # The moments are the run's; settings such as betas and weight decay are the experiment's.
+        settings = self.optimizer.state_dict()["param_groups"]
+        if values["groups"] != [group["params"] for group in settings]:
+            raise UserError(f"{saved / 'optimizer.pt'} has other parameter groups than this experiment")
+        self.optimizer.load_state_dict({"state": values["state"], "param_groups": settings})
+        if self.accelerator.scaler is not None and values["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(values["scaler"])
+        average = checkpoint.read_ema(saved)
+        if self.ema is not None and average is not None:
+            self.ema.load(average)
+
+    def _start_tracker(self, tracker: str) -> None:
+        options: dict[str, Any] = {}
+        if tracker == "tensorboard":  # forget what a killed run logged after its last save
+            options = {"purge_step": self.state.step + 1}
+        elif self.accelerator.is_main_process:
+            options = {"name": self.folder.resolve().name, "id": _run_id(self.folder), "resume": "allow"}
+        self.accelerator.init_trackers("logs", init_kwargs={tracker: options})
+
+    def batches(self) -> AbstractContextManager[Iterator[Fetched]]:
+        """Micro-batches of this process, from the run's position to its end."""
+        positions = Batches(
+            first=self.state.samples_drawn,
+            steps=max(0, self.config.steps - self.state.step),
+            batch=self.config.batch_size,
+            accumulation=self.config.accumulation,
+            rank=self.accelerator.process_index,
+            world=self.accelerator.num_processes,
+        )
+        return open_loader(self.samples, self.config.seed, positions, self.config.workers)
+
+    def progress_bar(self) -> Any:
+        """A bar over the steps, with rate and time left, on the first process."""
+        return progress(
+            (),
+            "training",
+            total=self.config.steps,
+            initial=self.state.step,
+            unit="step",
+            disable=not self.accelerator.is_main_process,
+        )
+
+    # One step
+
+    def step(self, batches: Iterator[Fetched], stop: StopSignals) -> dict[str, float]:
+        """Take one optimiser step; returns what is logged, averaged over micro-batches and processes."""
+        learning_rate = self._set_learning_rate()
+        micros = [self._backward(batches, i) for i in range(self.config.accumulation)]
+        scalars, bad, stopping = self._reduce(micros, stop)
+        self.state.samples_drawn += self.global_batch
+        self._count_bad(bad, micros)
+        norm = self._gradient_norm()
+        # With fp16 the loss scaler deals with infinite gradients: it drops the step and scales down.
+        scaled = self.accelerator.scaler is not None
+        finite = math.isfinite(scalars["train/loss"]) and (math.isfinite(norm) or scaled)
+        if finite or scaled:
+            self.optimizer.step()
+        if finite:
+            self.state.skipped_in_row = 0
+            if self.ema is not None:
+                self.ema.update(self.method, self.state.step)
+        else:
+            self._skip(micros)
+        self.optimizer.zero_grad()
+        self.state.step += 1
+        if stopping:
+            self.stopped_by = stop.received or "another process was told to stop"
+        return {
+            **scalars,
+            "train/lr": learning_rate,
+            "train/grad_norm": norm,
+            "train/skipped_steps": self.state.skipped_steps,
+        }
+
+    def _set_learning_rate(self) -> float:
+        factor = self.schedule(self.state.step)
+        for group, base in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = base * factor
+        return self.optimizer.param_groups[0]["lr"]
+
+    def _backward(self, batches: Iterator[Fetched], index: int) -> Micro:
+        fetched = next(batches)
+        if fetched.sample is None:
+            raise UserError(
+                f"too many unreadable training samples in a row; the last: {fetched.failures[-1]}"
+            )
+        # Draws from torch's own generator (dropout) must not depend on what ran before a checkpoint.
+        torch.manual_seed(
+            key(self.config.seed, "step", self.state.step, index, self.accelerator.process_index)
+        )
+        last = index == self.config.accumulation - 1
+        with nullcontext() if last else self.accelerator.no_sync(self.model):
+            losses = self.model(fetched.sample.to(self.accelerator.device), self.state.step)
+            self.accelerator.backward(losses["loss"] / self.config.accumulation)
+        losses = {name: value.detach().float() for name, value in losses.items()}
+        return Micro(losses, fetched.names, fetched.failures)
+
+    def _reduce(self, micros: list[Micro], stop: StopSignals) -> tuple[dict[str, float], int, bool]:
+        """Over all processes: mean losses, unreadable samples, and whether any process was told to stop."""
+        names = sorted(micros[0].losses)
+        means = [torch.stack([micro.losses[name] for micro in micros]).mean() for name in names]
+        counts = [sum(len(micro.failures) for micro in micros), int(stop.received is not None)]
+        total = torch.cat([torch.stack(means), means[0].new_tensor(counts)])
+        *values, bad, stopping = self.accelerator.reduce(total, "sum").tolist()
+        world = self.accelerator.num_processes
+        scalars = {f"train/{name}": value / world for name, value in zip(names, values, strict=True)}
+        return scalars, round(bad), stopping > 0
+
+    def _gradient_norm(self) -> float:
+        """Global norm of the gradients, which are clipped to `training.clip_norm`."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        return float(self.accelerator.clip_grad_norm_(parameters, self.config.clip_norm or math.inf))
+
+    def _count_bad(self, bad: int, micros: list[Micro]) -> None:
+        """Name unreadable samples, and end the run when there are too many of them."""
+        failures = [failure for micro in micros for failure in micro.failures]
+        for failure in failures:
+            logger.warning("unreadable training sample, replaced: %s", failure)
+        self.state.bad_samples += bad
+        planned = self.samples.size or self.config.steps * self.global_batch
+        fraction = self.experiment.data.max_bad_fraction
+        if bad and self.state.bad_samples > fraction * max(self.state.samples_drawn, planned):
+            last = f"; the last: {failures[-1]}" if failures else ""
+            raise UserError(
+                f"{self.state.bad_samples} of {self.state.samples_drawn} training samples were unreadable, "
+                f"more than data.max_bad_fraction ({fraction:g}) allows{last}"
+            )
+
+    def _skip(self, micros: list[Micro]) -> None:
+        """Leave out a step whose loss or gradient is not finite, or end the run, as `on_nan` says."""
+        self.state.skipped_steps += 1
+        self.state.skipped_in_row += 1
+        found = [(bool(micro.losses["loss"].isfinite()), micro.names) for micro in micros]
+        found = gather_object(found)
+        guilty = [names for finite, names in found if not finite] or [names for _, names in found]
+        batch = _shorten([name for names in guilty for name in names])
+        if self.state.skipped_in_row >= self.config.nan_limit:
+            raise UserError(
+                f"loss or gradient is not finite at step {self.state.step}, {self.state.skipped_in_row} in a "
+                f"row (training.on_nan is {self.config.on_nan}); samples: {batch}"
+            )
+        logger.warning("step %d is skipped, it is not finite; samples: %s", self.state.step, batch)
+
+    # Between steps
+
+    def log(self, scalars: dict[str, float]) -> None:
+        """Send scalars to the tracker."""
+        try:
+            self.accelerator.log(scalars, step=self.state.step)
+        except OSError as error:
+            raise UserError(f"cannot write the log below {self.folder} ({error.strerror})") from None
+
+    def save(self) -> None:
+        """Write a checkpoint, and rename it once every process has come this far."""
+        if self.accelerator.is_main_process:
+            temporary = checkpoint.write(self.folder, self._snapshot())
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            checkpoint.publish(temporary, self.config.keep)
+        self.accelerator.wait_for_everyone()
+
+    def _snapshot(self) -> Snapshot:
+        values, scaler = self.optimizer.state_dict(), self.accelerator.scaler
+        return Snapshot(
+            method=self.experiment.method,
+            state=self.state,
+            weights=checkpoint.saved_tensors(self.method),
+            ema=self.ema.weights if self.ema is not None else None,
+            optimizer={
+                "state": values["state"],
+                "groups": [group["params"] for group in values["param_groups"]],
+                "scaler": None if scaler is None else scaler.state_dict(),
+            },
+            config=to_dict(self.experiment),
+        )
+
+    def validate(self, validate: Validate) -> dict[str, float]:
+        """The scores of the weights as they would be used, on the first process."""
+        scores: dict[str, float] = {}
+        if self.accelerator.is_main_process:
+            with self.ema.applied(self.method) if self.ema is not None else nullcontext():
+                scores = validate(self.method.eval(), self.state.step)
+            self.method.train()
+        self.accelerator.wait_for_everyone()
+        return {f"val/{name}": value for name, value in scores.items()}
+
+
+def _run_id(folder: Path) -> str:
+    """The name under which W&B knows this folder's run, so that a continued run extends its curves."""
+    path = folder / "logs" / "wandb_id"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(uuid.uuid4().hex)
+    return path.read_text()
+
+
+def _shorten(names: list[str], limit: int = 8) -> str:
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + rest
