@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from pathlib import Path
 
-from common.cli import add_boolean, command_parser, setup_logging
+from common.cli import add_boolean, command_parser, positive, setup_logging
 from common.errors import UserError, command
-from engine.checkpoint import load_for_inference
 from engine.config import build, to_dict
 from engine.device import best_device
 from engine.evaluator import Evaluator, format_table, write_reports
 from engine.metrics import load_image_metrics
 from engine.outputs import prepare_folder, write_provenance
-from methods import BASELINES, create_method, method_class, parse_experiment
-
-log = logging.getLogger(__name__)
+from methods import BASELINES, method_class, open_experiment, parse_experiment
 
 EXAMPLES = """
 python test.py -e configs/baselines/depth_warp -s motorcycle
@@ -32,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-s", "--savepath", required=True, help="results go to quant_eval/SAVEPATH; ./x is x")
     parser.add_argument("-r", "--resume", help="checkpoint: N, latest or -1")
     parser.add_argument("--output_dir", type=Path, help="where the iter_N folders are (default: -e)")
-    parser.add_argument("-b", "--batch_size", type=int, default=1, help="targets rendered at a time")
+    parser.add_argument("-b", "--batch_size", type=positive(int), default=1, help="targets rendered at once")
     parser.add_argument("-w", "--workers", type=int, default=0, help="threads that decode photos")
     add_boolean(parser, "--save_generations", default=True, help="write the renders (default: True)")
     add_boolean(parser, "--save_data", help="write the true images too")
@@ -56,14 +52,8 @@ def compared(names: str, own: str) -> list[str]:
 def main() -> None:
     setup_logging()
     args, experiment, kind = parse_experiment(build_parser())
-    if kind.trains and args.resume is None:
-        raise UserError(f"{experiment.method} is trained: name its checkpoint with -r latest or -r N")
     experiment.data.threads = args.workers
-    scene = kind.open(args, experiment.data)
-    method = create_method(experiment, scene)
-    if args.resume is not None and kind.trains:
-        step = load_for_inference(method, args.output_dir or args.exp_dir, args.resume)
-        log.info("checkpoint of step %d", step)
+    scene, method = open_experiment(args, experiment, kind)
     folder = args.savepath if args.savepath.startswith(("./", "/")) else f"quant_eval/{args.savepath}"
     folder = prepare_folder(Path(folder))
     metrics = load_image_metrics(args.weights_dir, best_device())

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from pathlib import Path
 
 import torch
 
-from common.cli import command_parser, progress, setup_logging
+from common.cli import command_parser, positive, progress, setup_logging
 from common.errors import UserError, command
 from dataloader.images import to_uint8
 from dataloader.scene import Scene
 from engine.camera_paths import path_name, scene_path
-from engine.checkpoint import load_for_inference
 from engine.config import DataConfig, to_dict
 from engine.data import source_views
 from engine.device import best_device
@@ -21,9 +19,7 @@ from engine.method import Method
 from engine.outputs import prepare_folder, write_provenance
 from engine.sheets import contact_sheet, write_sheet
 from engine.video import write_video
-from methods import create_method, parse_experiment
-
-log = logging.getLogger(__name__)
+from methods import open_experiment, parse_experiment
 
 EXAMPLES = """
 python video_script.py -e configs/baselines/depth_warp -s outputs/motorcycle
@@ -48,8 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--path", nargs="+", default=default, help="names or .json files (default: orbit spiral)"
     )
     parser.add_argument("--view", metavar="NAME", help="photo a path starts from (default: the middle one)")
-    parser.add_argument("--frames", type=int, help="frames per path (default: the path's own)")
-    parser.add_argument("--fps", type=float, help="frames per second (default: the path file's, else 10)")
+    parser.add_argument("--frames", type=positive(int), help="frames per path (default: the path's own)")
+    parser.add_argument("--fps", type=positive(float), help="default: the path file's, else 10")
     formats = ["gif", "mp4"]
     parser.add_argument("--format", nargs="+", default=formats, choices=formats, help="default: both")
     return parser
@@ -83,12 +79,7 @@ def render_video(
 def main() -> None:
     setup_logging()
     args, experiment, kind = parse_experiment(build_parser())
-    if kind.trains and args.resume is None:
-        raise UserError(f"{experiment.method} is trained: name its checkpoint with -r latest or -r N")
-    scene = kind.open(args, experiment.data)
-    method = create_method(experiment, scene)
-    if kind.trains:
-        load_for_inference(method, args.output_dir or args.exp_dir, args.resume)
+    scene, method = open_experiment(args, experiment, kind)
     prepare_folder(args.savepath)
     method = method.to(best_device()).eval()
     state = method.encode(source_views(scene, experiment.data).to(best_device()))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -18,6 +19,19 @@ def boolean(text: str) -> bool:
     if text.lower() not in values:
         raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
     return values[text.lower()]
+
+
+def positive(kind: type[float]) -> Callable[[str], float]:
+    """An argparse type: an int or float above zero."""
+
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"{text} must be above 0")
+        return value
+
+    parse.__name__ = kind.__name__  # argparse says 'invalid int value'
+    return parse
 
 
 def add_boolean(parser: argparse.ArgumentParser, *flags: str, default: bool = False, help: str) -> None:

@@ -73,3 +73,21 @@ def parse_experiment(
 def create_method(experiment: Experiment, scene: Scene | None = None) -> Method:
     """Build an experiment's method. Raises UserError when its config does not fit the scene."""
     return method_class(experiment.method).create(experiment.model, scene)
+
+
+def open_experiment(
+    args: argparse.Namespace, experiment: Experiment, kind: type[Method]
+) -> tuple[Scene, Method]:
+    """What test.py and video_script.py start from: the scene, and the method with its trained weights.
+
+    args: with `exp_dir`, `output_dir` and `resume`. Raises UserError when a trained method comes without -r.
+    """
+    from engine.checkpoint import load_for_inference
+
+    if kind.trains and args.resume is None:
+        raise UserError(f"{experiment.method} is trained: name its checkpoint with -r latest or -r N")
+    scene = kind.open(args, experiment.data)
+    method = create_method(experiment, scene)
+    if kind.trains:
+        load_for_inference(method, args.output_dir or args.exp_dir, args.resume)
+    return scene, method

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from common.cli import positive
 from common.errors import UserError
 from dataloader.images import read_depth, read_image
 from dataloader.scene import Record, Scene
@@ -93,7 +94,10 @@ class DepthWarp(Method):
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--depth", type=Path, metavar="FILE", help="z-depth of the photo given with -i")
         parser.add_argument(
-            "--focal", type=float, metavar="PX", help="focal length of the photo (default: 53 degrees)"
+            "--focal",
+            type=positive(float),
+            metavar="PX",
+            help="its focal length (default: 53 degrees)",
         )
 
     @classmethod
