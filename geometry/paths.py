@@ -36,19 +36,25 @@ _DENSE = 20_000  # samples of a curve, among which frames of equal distance are 
 
 
 def orbit(
-    reference: Cameras, scale: float = 1.0, n: int = 19, angle: float = 30.0, radius: float = 1.0
+    reference: Cameras,
+    scale: float = 1.0,
+    n: int = 19,
+    angle: float = 30.0,
+    radius: float = 1.0,
+    ends: tuple[float, float] = (1.0, -1.0),
 ) -> Cameras:
     """One camera -> [n] cameras that swing around what lies ahead, from left to right (MegaScenes).
 
     angle: degrees; with j = i - (n - 1) / 2, frame i turns by angle * j / ((n + 1) / 2), so the ends stay one
     step short of it (27 of 30 degrees for 19 frames). radius: how far the scene slides sideways at the ends,
-    in units of `scale`. An odd n has the reference itself as its middle frame. Source: MegaScenes NVS
-    (specs/warp_diffusion 3.4), whose 19 frames these are at the default.
+    in units of `scale`. ends: that slide in the first and the last frame, in radii, positive to the right. An
+    odd n has the reference itself as its middle frame. Source: MegaScenes NVS (specs/warp_diffusion 3.4),
+    whose 19 frames these are at the default.
     """
     _check(reference, n, single=True)
     step = torch.arange(n, dtype=torch.float64) - (n - 1) / 2
     turn = math.radians(angle) * step / ((n + 1) / 2)
-    sideways = -step / max((n - 1) / 2, 0.5)
+    sideways = torch.where(step < 0, -ends[0] * step, ends[1] * step) / max((n - 1) / 2, 0.5)
     shift = radius * torch.stack([sideways, torch.zeros_like(turn), turn.sin()], dim=-1)
     return _around(reference, scale, torch.linalg.inv(pose(rotation_y(turn), shift)))
 
