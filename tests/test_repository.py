@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable, Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = ("common", "geometry", "dataloader", "engine", "methods")
 SCRIPTS = ("train.py", "test.py", "video_script.py")
 HEAVY = ("open3d", "diffusers", "transformers", "lpips", "pycolmap", "trimesh", "cv2", "matplotlib")
+OPTIONAL = ("nvdiffrast", "tinycudann", "pytorch3d", "gsplat", "triton")  # setup_env.sh --cuda, or with torch
 LARGEST_FILE = 500_000  # bytes
 
 # Written in pieces, so that this file does not accuse itself.
@@ -77,10 +80,43 @@ def required_pins() -> dict[str, str]:
     return pins([line for line in lines if line and not line.startswith("#")])
 
 
+def normalised(distribution: str) -> str:
+    """A distribution's name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def imports_of(nodes: Iterable[ast.AST]) -> set[str]:
+    """Top-level packages named by the absolute import statements among the nodes."""
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
 def test_pins_of_requirements_and_environment_are_equal() -> None:
     dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     from_pip = next(entry["pip"] for entry in dependencies if isinstance(entry, dict))
     assert pins(from_pip) == required_pins()
+
+
+def test_every_imported_library_is_pinned(tracked: list[Path]) -> None:
+    imported = set()
+    for file in tracked:
+        if file.suffix == ".py":
+            imported |= imports_of(ast.walk(ast.parse(file.read_text())))
+    own = {name.removesuffix(".py") for file in tracked for name in file.relative_to(ROOT).parts}
+    foreign = imported - own - set(sys.stdlib_module_names) - set(OPTIONAL)
+    providers = packages_distributions()
+    pinned = {normalised(name) for name in required_pins()}
+    unpinned = {
+        name
+        for name in foreign
+        if not any(normalised(provider) in pinned for provider in providers.get(name, ()))
+    }
+    assert not unpinned, f"add to requirements.txt and environment.yml: {sorted(unpinned)}"
 
 
 def test_python_version_is_the_same_everywhere(project: dict) -> None:
@@ -119,24 +155,19 @@ def test_import_contracts_hold() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def imported_at_load(tree: ast.Module) -> set[str]:
-    """Top-level packages that loading a module imports: not in functions, not for type checkers only."""
-    found: set[str] = set()
+def loaded_nodes(tree: ast.Module) -> Iterator[ast.AST]:
+    """The nodes that run when a module is loaded: not in functions, not for type checkers only."""
     todo: list[ast.AST] = [tree]
     while todo:
         node = todo.pop()
-        if isinstance(node, ast.Import):
-            found.update(alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module.partition(".")[0])
-        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        yield node
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             todo.extend(node.orelse)
         elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             todo.extend(ast.iter_child_nodes(node))
-    return found
 
 
-def test_imported_at_load_sees_what_runs() -> None:
+def test_loaded_nodes_are_those_that_run() -> None:
     code = """
         import os, torch.nn
         from typing import TYPE_CHECKING
@@ -152,15 +183,15 @@ def test_imported_at_load_sees_what_runs() -> None:
             pass
     """
     tree = ast.parse("if True:\n" + code)
-    assert imported_at_load(tree) == {"os", "torch", "typing", "inside", "optional"}
+    assert imports_of(loaded_nodes(tree)) == {"os", "torch", "typing", "inside", "optional"}
 
 
 def test_heavy_libraries_are_imported_where_they_are_used() -> None:
-    loaded = {
-        str(file.relative_to(ROOT)): sorted(imported_at_load(ast.parse(file.read_text())) & set(HEAVY))
-        for file in floor_files()
-    }
-    assert not {file: names for file, names in loaded.items() if names}, "move these into the functions"
+    found = []
+    for file in floor_files():
+        loaded = imports_of(loaded_nodes(ast.parse(file.read_text())))
+        found += [f"{file.relative_to(ROOT)} imports {name}" for name in sorted(loaded & set(HEAVY))]
+    assert not found, f"import these in the functions that need them: {found}"
 
 
 def test_importing_the_registry_is_light() -> None:
