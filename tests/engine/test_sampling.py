@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import chain, pairwise
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ def test_chunks_are_finished_one_after_the_other(seed: int, chunks: list[int]) -
     assert sorted(visited) == list(range(sum(chunks)))
     owner = [chunk for chunk, size in enumerate(chunks) for _ in range(size)]
     runs = [owner[item] for item in visited]
-    assert sum(a != b for a, b in zip(runs, runs[1:], strict=False)) == max(0, sum(c > 0 for c in chunks) - 1)
+    assert sum(a != b for a, b in pairwise(runs)) == max(0, sum(c > 0 for c in chunks) - 1)
 
 
 def test_orders_differ_between_epochs_and_seeds() -> None:
@@ -82,7 +83,7 @@ def _step(world: int, batch: int, accumulation: int, step: int, first: int = 0) 
     found: list[int] = []
     for rank in range(world):
         batches = list(Batches(first, step + 1, batch, accumulation, rank, world))
-        found += sum(batches[step * accumulation :], [])
+        found += chain.from_iterable(batches[step * accumulation :])
     return sorted(found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -32,7 +33,7 @@ def test_exponential_falls_by_the_same_ratio_every_step() -> None:
     factors = _factors(schedule="exponential")
     assert factors[100] == pytest.approx(0.01)
     assert factors[50] == pytest.approx(0.1)
-    ratios = [b / a for a, b in zip(factors, factors[1:], strict=False)]
+    ratios = [b / a for a, b in pairwise(factors)]
     assert max(ratios) - min(ratios) < 1e-12
 
 

@@ -270,7 +270,7 @@ KILLED = {
 
 
 def _child(folder: str, changes: dict[str, Any], resume: str) -> None:
-    torch.set_num_threads(1)
+    torch.set_num_threads(2)  # as in tests/conftest.py: sums depend on it
     multiprocessing.set_start_method("fork", force=True)  # for the data workers, as in a run of train.py
     logging.disable(logging.INFO)
     train_toy(Path(folder), changes, resume)
@@ -307,7 +307,7 @@ def _kill_campaign(folder: Path, kills: int, workers: int) -> dict[str, int]:
     print(f"kill campaign with seed {seed}")
     chance = random.Random(seed)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "accelerate", "engine.trainer"])
+    context.set_forkserver_preload(["torch._dynamo", "accelerate", "engine.trainer"])
     changes = KILLED | {"training.workers": workers, "training.steps": max(40, 12 * kills)}
     run, reached, hits = folder / "killed", 0, {"saving": 0, "training": 0}
     run.mkdir()
@@ -337,8 +337,7 @@ def test_two_kills_lose_no_checkpoint_and_no_bit(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_twenty_kills_lose_no_checkpoint_and_no_bit(tmp_path: Path) -> None:
     hits = _kill_campaign(tmp_path, kills=20, workers=0)
-    assert hits["saving"] >= 2
-    assert hits["training"] >= 2
+    assert hits["saving"] >= 5
 
 
 # Several processes
