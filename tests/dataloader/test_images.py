@@ -163,3 +163,17 @@ def test_padding_centres_the_photo() -> None:
     assert (array[:25] == 255).all()
     assert (array[25:75] == 9).all()
     assert (array[75:] == 255).all()
+
+
+def test_a_grid_packs_rows_from_the_left_on_white() -> None:
+    cells = [Image.fromarray(np.full((20, width, 3), i, np.uint8)) for i, width in enumerate((20, 40, 10))]
+    grid = np.asarray(images.image_grid(cells, fixed_height=10, spacing=3, columns=2))
+    assert grid.shape == (23, 33, 3)
+    assert (grid[:10, :10] == 0).all()
+    assert (grid[:10, 13:] == 1).all()
+    assert (grid[13:, :5] == 2).all()
+    assert (grid[:10, 10:13] == 255).all()
+    assert (grid[10:13] == 255).all()
+    assert (grid[13:, 5:] == 255).all()
+    with pytest.raises(ValueError, match="at least one"):
+        images.image_grid([])

@@ -1,0 +1,125 @@
+"""What XScale-NVS computes, against its recorded outputs (specs/hash_manifold)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dataloader.formats.mvsnet import parse_camera
+from geometry.cameras import Cameras, stack_cameras
+from geometry.mesh_files import read_mesh
+from geometry.rasterize import Rasterizer, interpolate
+from geometry.raycast import clip_matrix
+from tests.parity.cases import Case, case_name, collect
+
+_METHOD = "belongs to the hash-grid method, not built yet"
+NOT_BUILT = {
+    "grid": _METHOD,
+    "grid_default_config_addresses": _METHOD,
+    "grid_init": _METHOD,
+    "decoder": _METHOD,
+    "film_layer": _METHOD,
+    "model": _METHOD,
+    "colour_transfer": _METHOD,
+    "checkpoint_layout": _METHOD,
+    "train_steps": _METHOD,
+    "render_test_view": _METHOD,
+    "ray_cache": "belongs to the hash-grid method's data, not built yet",
+    "metashape_xml": "belongs to the hash-grid method's data, not built yet",
+    "colmap_to_mvsnet": "belongs to the hash-grid method's data, not built yet",
+}
+
+
+def read_cameras(case: Case) -> Cameras:
+    """The case's camera texts [N] at its image size."""
+    cameras = []
+    for i in range(case.config["n_views"]):
+        K, w2c, _ = parse_camera(case.text(f"text_{i}"), f"text_{i}")
+        pose = torch.from_numpy(np.linalg.inv(w2c))
+        cameras.append(Cameras(torch.from_numpy(K.copy()), pose, case.config["height"], case.config["width"]))
+    return stack_cameras(cameras)
+
+
+def as_the_original_sees(cameras: Cameras) -> Cameras:
+    """The original's camera model: fx = fy = K[1][1], principal point at the centre, no skew."""
+    K = torch.zeros_like(cameras.K)
+    K[..., 0, 0] = K[..., 1, 1] = cameras.K[..., 1, 1]
+    K[..., 0, 2], K[..., 1, 2], K[..., 2, 2] = cameras.width / 2, cameras.height / 2, 1
+    return Cameras(K, cameras.c2w, cameras.height, cameras.width)
+
+
+def check_camera_mvsnet(case: Case) -> None:
+    tolerance: dict[str, Any] = case.meta["tolerance"]
+    cameras = read_cameras(case)
+    w2c = cameras.w2c
+    case.close("K", cameras.K, **tolerance["K"])
+    case.close("R", w2c[:, :3, :3], rtol=1e-6, atol=1e-6)
+    case.close("t", w2c[:, :3, 3], rtol=1e-6, atol=1e-6)
+    case.close("P", cameras.K @ w2c[:, :3], rtol=1e-6, atol=1e-4)  # entries of hundreds of pixels in float32
+    case.close("camera_center", cameras.center, **tolerance["camera_center"])
+    ratio = case.config["ss_ratio"]
+    large = cameras.resize(ratio * cameras.height, ratio * cameras.width)
+    original = as_the_original_sees(large)
+    case.close("mvp", clip_matrix(original, case.config["z_near"], case.config["z_far"]), **tolerance["mvp"])
+    for name, seen in (("rays_original", original), ("rays_full_intrinsics", large)):
+        case.close(name, seen.rays()[1][:, ::3, ::3], **tolerance["rays"])
+
+
+def check_mesh_raycast(case: Case, folder: Path) -> None:
+    """Visibility exactly, attributes within their tolerances, where the case does not exclude the pixel."""
+    (folder / "mesh.obj").write_bytes(bytes(case.input("obj").numpy()))
+    mesh = read_mesh(folder / "mesh.obj")
+    assert torch.equal(mesh.faces, case.input("faces"))
+    torch.testing.assert_close(mesh.vertices.float(), case.input("vertices"), rtol=1e-6, atol=1e-6)
+    cameras = read_cameras(case)
+    if "original" in case.meta["name"]:
+        cameras = as_the_original_sees(cameras)
+    fragments = Rasterizer(mesh).rasterize(cameras)
+    kept = ~case.output("exclude")
+    hit = fragments.face[:, 0] >= 0
+    assert kept.any()
+    assert torch.equal(hit[kept], case.output("hit")[kept].bool())
+    recorded_face = case.output("primitive").long()
+    kept &= case.output("hit").bool()
+    assert torch.equal(fragments.face[:, 0][kept], recorded_face[kept])
+    a, b, c = (mesh.vertices[mesh.faces[:, corner]] for corner in range(3))
+    flat = torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=-1)
+    smooth = interpolate(fragments, mesh.faces, case.input("vertex_normals")).movedim(1, -1)
+    maps = {
+        "bary": fragments.barycentric[:, 0, ..., :2],
+        "position": interpolate(fragments, mesh.faces, mesh.vertices).movedim(1, -1),
+        "normal": flat[fragments.face[:, 0].clamp(min=0)],
+        "normal_smooth": torch.nn.functional.normalize(smooth, dim=-1),
+    }
+    for name, values in maps.items():
+        close_where(case, name, values, kept)
+
+
+def close_where(case: Case, name: str, values: Tensor, kept: Tensor) -> None:
+    error = (values.double() - case.output(name).double())[kept].abs().max()
+    assert error <= case.meta["tolerance"][name]["atol"], f"{name}: off by {error}"
+
+
+CHECKS: dict[str, Callable[..., None]] = {
+    "camera_mvsnet": check_camera_mvsnet,
+    "mesh_raycast": check_mesh_raycast,
+}
+CASES = collect("hash_manifold", NOT_BUILT)
+
+
+@pytest.mark.parametrize("case", CASES, ids=case_name)
+def test_agrees_with_the_original(case: Case, tmp_path: Path) -> None:
+    assert case.kind in CHECKS, f"no check understands the kind {case.kind!r}"
+    check = CHECKS[case.kind]
+    check(case, tmp_path) if case.kind == "mesh_raycast" else check(case)
+    case.finish()
+
+
+def test_every_check_has_a_case() -> None:
+    assert {case.kind for case in CASES} == set(CHECKS)
