@@ -14,6 +14,7 @@ from common.cli import command_parser, setup_logging
 from common.errors import UserError, command
 from common.files import replacing
 from dataloader.scene import Scene
+from engine.checkpoint import find_start
 from engine.config import Experiment, to_dict
 from engine.evaluator import Evaluator
 from engine.launch import make_accelerator
@@ -85,6 +86,7 @@ def main() -> None:
     accelerator = make_accelerator(experiment.training, folder)
     if not accelerator.is_main_process:
         setup_logging(logging.WARNING)
+    start = find_start(folder, args.resume)
     torch.manual_seed(key(experiment.training.seed, "weights"))
     scene = kind.open(args, experiment.data)
     method = create_method(experiment, scene)
@@ -95,7 +97,7 @@ def main() -> None:
         method.samples(scene, experiment.data),
         experiment,
         folder,
-        resume=args.resume,
+        start=start,
         validate=make_validation(scene, experiment, accelerator.device),
         accelerator=accelerator,
     )

@@ -216,18 +216,26 @@ def damage(path: Path) -> str | None:
     return None
 
 
-def refuse_fresh_start(folder: Path) -> None:
-    """Raise UserError if a run that starts at step 0 would write among existing checkpoints."""
+def find_start(folder: Path, resume: str | None) -> Checkpoint | None:
+    """Where a training run in `folder` starts: at the checkpoint that `-r` names, or, for None, afresh.
+
+    Raises UserError as `find` does, and when the run would come to write over checkpoints that are there.
+    """
+    if resume is not None:
+        found = find(folder, resume)
+        refuse_rewind(folder, 0 if found is None else found.step)
+        return found
     folders = _folders(folder)
     if folders:
         raise UserError(
             f"{folder} already holds iter_{max(folders)}: continue it with -r latest, "
             "or start afresh in another --output_dir"
         )
+    return None
 
 
 def refuse_rewind(folder: Path, step: int) -> None:
-    """Raise UserError if a run resumed at `step` would come upon later checkpoints that are intact."""
+    """Raise UserError if a run that stands at `step` would come upon later checkpoints that are intact."""
     later = [n for n, path in _folders(folder).items() if n > step and damage(path) is None]
     if later:
         raise UserError(

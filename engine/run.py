@@ -21,7 +21,7 @@ from torch import Tensor
 from common.cli import progress
 from common.errors import UserError
 from engine import checkpoint
-from engine.checkpoint import Snapshot, State
+from engine.checkpoint import Checkpoint, Snapshot, State
 from engine.config import Experiment, to_dict
 from engine.ema import Ema
 from engine.loader import Fetched, open_loader
@@ -82,15 +82,12 @@ class Run:
 
     # Start
 
-    def start(self, resume: str | None) -> None:
+    def start(self, found: Checkpoint | None) -> None:
         """Load weights and state, build the optimiser, wrap the model, open the log."""
+        checkpoint.refuse_rewind(self.folder, 0 if found is None else found.step)
         if self.accelerator.is_main_process:
             checkpoint.remove_leftovers(self.folder)
-        if resume is None:
-            checkpoint.refuse_fresh_start(self.folder)
-        found = checkpoint.find(self.folder, resume) if resume is not None else None
         if found is not None:
-            checkpoint.refuse_rewind(self.folder, found.step)
             checkpoint.load_weights(self.method, found.path)
             logger.info("continuing from %s", found.path)
         elif self.config.init_from:
@@ -305,6 +302,8 @@ class Run:
                 scores = validate(self.method.eval(), self.state.step)
             self.method.train()
         self.accelerator.wait_for_everyone()
+        listed = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
+        logger.info("step %d: %s", self.state.step, listed)
         return {f"val/{name}": value for name, value in scores.items()}
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from engine.checkpoint import Checkpoint
 from engine.config import Experiment
 from engine.launch import make_accelerator, reproducible
 from engine.method import Method, Samples
@@ -39,22 +40,23 @@ def train(
     samples: Samples,
     experiment: Experiment,
     folder: Path,
-    resume: str | None = None,
+    start: Checkpoint | None = None,
     validate: Validate | None = None,
     accelerator: Accelerator | None = None,
 ) -> Result:
     """Train a method to `training.steps` and leave a checkpoint of the last step in `folder`.
 
-    resume: what `-r` names (`engine.checkpoint.find`); None starts afresh. validate: called every
-    `training.validate_every` steps on the first process, with the averaged weights where there are any;
-    its scores are logged as val/NAME. A SIGTERM or SIGUSR1 ends the run after the step in hand and a save.
+    start: checkpoint to continue from (`engine.checkpoint.find_start`); None starts afresh. validate: called
+    every `training.validate_every` steps on the first process, with the averaged weights where there are
+    any; its scores are logged as val/NAME. A SIGTERM or SIGUSR1 ends the run once the step in hand is taken
+    and saved.
 
     Raises UserError when the run cannot start, continue or be saved.
     """
     config = experiment.training
     accelerator = accelerator or make_accelerator(config, folder)
     run = Run(method, samples, experiment, folder, accelerator)
-    run.start(resume)
+    run.start(start)
     history: list[dict[str, float]] = []
     rate = Rate(run.state.samples_drawn)
     with (
@@ -81,7 +83,9 @@ def train(
     accelerator.end_training()
     stopped_by = run.stopped_by if run.state.step < config.steps else None
     if stopped_by is not None:
-        logger.warning("%s: step %d is saved, continue with -r latest", stopped_by, run.state.step)
+        logger.info("%s: step %d is saved, continue with -r latest", stopped_by, run.state.step)
+    else:
+        logger.info("trained to step %d: %s", run.state.step, folder / f"iter_{run.state.step}")
     return Result(run.state.step, stopped_by, history)
 
 

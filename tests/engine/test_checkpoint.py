@@ -225,16 +225,19 @@ def test_leftovers_of_a_kill_are_removed(tmp_path: Path) -> None:
 
 
 def test_runs_never_write_over_intact_checkpoints(tmp_path: Path) -> None:
-    checkpoint.refuse_fresh_start(tmp_path)
+    assert checkpoint.find_start(tmp_path, None) is None
+    assert checkpoint.find_start(tmp_path, "auto") is None
     for step in (5, 10):
         _save(tmp_path, step, _method(0))
-    message = _message(lambda: checkpoint.refuse_fresh_start(tmp_path))
+    message = _message(lambda: checkpoint.find_start(tmp_path, None))
     assert "-r latest" in message
     assert "--output_dir" in message
-    checkpoint.refuse_rewind(tmp_path, 10)
-    assert "iter_10" in _message(lambda: checkpoint.refuse_rewind(tmp_path, 5))
+    checkpoint.find_start(tmp_path, "10")
+    assert "iter_10" in _message(lambda: checkpoint.find_start(tmp_path, "5"))
     _truncate(tmp_path / "iter_10")
-    checkpoint.refuse_rewind(tmp_path, 5)
+    found = checkpoint.find_start(tmp_path, "5")
+    assert found is not None
+    assert found.step == 5
 
 
 def test_weights_that_do_not_fit_are_listed_by_name_and_nothing_is_loaded(tmp_path: Path) -> None:

@@ -157,7 +157,8 @@ def test_scalars_go_to_tensorboard_and_a_continued_run_extends_them(tmp_path: Pa
 
     experiment = toy_experiment(changes)
     method = ToyMethod.create(experiment.model)
-    train(method, method.samples(None, None), experiment, tmp_path, "latest", validate)
+    start = checkpoint.find_start(tmp_path, "latest")
+    train(method, method.samples(None, None), experiment, tmp_path, start, validate)
 
     events = EventAccumulator(str(tmp_path / "logs"))
     events.Reload()

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ from torch import Tensor, nn
 
 from common.errors import UserError, command
 from dataloader.scene import Scene
-from engine.checkpoint import read_safetensors
+from engine.checkpoint import find_start
 from engine.config import Experiment, resolve
 from engine.method import Method, Optimization
 from engine.sampling import generator
 from engine.schedule import learning_rate_schedule
+from engine.tensor_files import read_safetensors
 from engine.trainer import Result, train
 
 
@@ -147,7 +148,8 @@ def train_toy(folder: Path, changes: dict[str, Any] | None = None, resume: str |
     """Train the toy method in this process."""
     experiment = toy_experiment(changes)
     method = ToyMethod.create(experiment.model)
-    return train(method, method.samples(None, None), experiment, folder, resume)
+    start = find_start(folder, resume)
+    return train(method, method.samples(None, None), experiment, folder, start)
 
 
 def contents(checkpoint: Path) -> dict[str, Any]:
@@ -170,10 +172,6 @@ def differences(first: Path, second: Path) -> list[str]:
         for name in a.keys() & b.keys()
     }
     return sorted(a.keys() ^ b.keys()) + sorted(name for name, same in equal.items() if not same)
-
-
-def without_signal(experiment: Experiment) -> Experiment:
-    return replace(experiment, model=replace(experiment.model, signal_at=-1))
 
 
 @command
