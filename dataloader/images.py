@@ -159,9 +159,11 @@ def resize_with_padding(
     Lanczos; sizes truncate, but the long side never falls short of `target`; white canvas unless `black`.
     """
     ratio = min(target / image.width, target / image.height)
-    size = [int(image.width * ratio), int(image.height * ratio)]
-    if max(size) == target - 1:
-        size[size.index(max(size))] = target
+    sides = (
+        int(image.width * ratio),
+        int(image.height * ratio),
+    )  # rounding may leave the long one at target - 1
+    size = tuple(target if side == max(sides) else side for side in sides)
     unpadded = image.resize((size[0], size[1]), Image.Resampling.LANCZOS)
     canvas = Image.new("RGB", (target, target), (0, 0, 0) if black else (255, 255, 255))
     corner = ((target - size[0]) // 2, (target - size[1]) // 2)

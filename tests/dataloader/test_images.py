@@ -165,6 +165,16 @@ def test_padding_centres_the_photo() -> None:
     assert (array[75:] == 255).all()
 
 
+@pytest.mark.parametrize(
+    ("size", "expected"), [((49, 49), (32, 32)), ((49, 20), (32, 13)), ((20, 49), (13, 32))]
+)
+def test_the_long_side_is_never_short_of_the_target(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    """49 * (32 / 49) is a little below 32 in floating point."""
+    _, unpadded, corner = images.resize_with_padding(Image.new("RGB", size), 32)
+    assert unpadded.size == expected
+    assert corner == ((32 - expected[0]) // 2, (32 - expected[1]) // 2)
+
+
 def test_a_grid_packs_rows_from_the_left_on_white() -> None:
     cells = [Image.fromarray(np.full((20, width, 3), i, np.uint8)) for i, width in enumerate((20, 40, 10))]
     grid = np.asarray(images.image_grid(cells, fixed_height=10, spacing=3, columns=2))
