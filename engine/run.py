@@ -130,12 +130,13 @@ class Run:
             self.ema.load(average)
 
     def _start_tracker(self, tracker: str) -> None:
-        options: dict[str, Any] = {}
         if tracker == "tensorboard":  # forget what a killed run logged after its last save
-            options = {"purge_step": self.state.step + 1}
-        elif self.accelerator.is_main_process:
-            options = {"name": self.folder.resolve().name, "id": _run_id(self.folder), "resume": "allow"}
-        self.accelerator.init_trackers("logs", init_kwargs={tracker: options})
+            self.accelerator.init_trackers("logs", init_kwargs={tracker: {"purge_step": self.state.step + 1}})
+            return
+        options = {"dir": str(self.folder / "logs"), "name": self.folder.resolve().name, "resume": "allow"}
+        if self.accelerator.is_main_process:
+            options["id"] = _run_id(self.folder)
+        self.accelerator.init_trackers("parallax", init_kwargs={tracker: options})
 
     def batches(self) -> AbstractContextManager[Iterator[Fetched]]:
         """Micro-batches of this process, from the run's position to its end."""
