@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 
 import torch
@@ -19,7 +20,10 @@ from engine.method import Method
 from engine.outputs import prepare_folder, write_provenance
 from engine.sheets import contact_sheet, write_sheet
 from engine.video import write_video
+from geometry.path_files import write_camera_path
 from methods import open_experiment, parse_experiment
+
+log = logging.getLogger(__name__)
 
 EXAMPLES = """
 python video_script.py -e configs/baselines/depth_warp -s outputs/motorcycle
@@ -54,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
 def render_video(
     method: Method, state: object, path: str, scene: Scene, data: DataConfig, args: argparse.Namespace
 ) -> list[Path]:
-    """Render one path and write its videos and contact sheet; returns the files."""
+    """Render one path and write its videos, contact sheet and cameras; returns the files."""
     cameras, file_fps = scene_path(path, scene, data, args.view, args.frames)
     cameras = cameras.to(best_device())
     frames, covered = [], False
@@ -66,9 +70,15 @@ def render_video(
     if not covered:
         raise UserError(f"path {path}: the scene is out of view in every frame; does the path fit it?")
     name = path_name(path)
+    fps = args.fps or file_fps or 10.0
     files = [args.savepath / f"{name}.{suffix}" for suffix in args.format]
     for file in files:
-        write_video(frames, file, args.fps or file_fps or 10.0)
+        write_video(frames, file, fps)
+    try:
+        write_camera_path(cameras, args.savepath / f"{name}.json", fps)
+        files.append(args.savepath / f"{name}.json")
+    except UserError as error:  # nerfstudio's format knows centred principal points only
+        log.info("the path is not written as JSON: %s", error)
     chosen = torch.linspace(0, len(frames) - 1, min(SHEET_FRAMES, len(frames))).round().int().tolist()
     pictures = [torch.from_numpy(frames[i]).permute(2, 0, 1) / 255 for i in chosen]
     write_sheet(contact_sheet([pictures], [f"frame {i}" for i in chosen]), args.savepath / f"{name}.png")

@@ -102,7 +102,7 @@ def test_video_of_paths_by_name_and_file(run, tmp_path: Path) -> None:
         "gif",
     )
     assert done.returncode == 0, done.stderr
-    assert sorted(p.name for p in (tmp_path / "b").iterdir()) == ["run.json", "tour.gif", "tour.png"]
+    assert sorted(p.name for p in (tmp_path / "b").iterdir()) == ["run.json", "tour.gif", "tour.json", "tour.png"]
 
 
 def test_own_photo_with_depth_file(run, tmp_path: Path) -> None:
