@@ -26,7 +26,7 @@ _CASTERS: dict[str, type[EmbreeCaster] | type[NvdiffrastCaster]] = {
 # renderer that made the MegaScenes warps (specs/warp_diffusion 3.7)
 SUBSAMPLES = ((0.375, 0.875), (0.875, 0.625), (0.125, 0.375), (0.625, 0.125))
 
-_TILE_SAMPLES = 1 << 20  # samples worked on at a time: about 200 MB
+_TILE_SAMPLES = 1 << 19  # samples worked on at a time: about 100 MB
 
 
 @dataclass
@@ -139,7 +139,7 @@ class Rasterizer:
             planes = _pixel_weights(_edge_lines(self._vertices, self.mesh.faces[triangle]), camera)
         centers = torch.nn.functional.pad(camera.pixel_centers().reshape(-1, 2), (0, 1), value=1.0)
         weights = torch.bmm(planes, centers.index_select(0, pixel)[..., None])[..., 0]
-        total = weights.sum(-1, keepdim=True)
+        total = weights @ weights.new_ones(3, 1)
         weights = torch.where(total == 0, 1 / 3, weights / total)  # seen exactly edge-on: any mixture will do
         out = torch.zeros(len(face), face[0].numel(), 3, device=face.device)
         out[sample, pixel] = weights.float()

@@ -42,15 +42,15 @@ def camera_rays(cameras: Cameras) -> Tensor:
 
 
 def face_planes(vertices: Tensor, faces: Tensor) -> Tensor:
-    """[F, 4] planes (n, -n . a), positive on the side that sees a face counter-clockwise."""
+    """[F, 4] planes (n, n . a); n points to the side that sees a face counter-clockwise."""
     a, b, c = (vertices[faces[:, corner]] for corner in range(3))
     normal = torch.linalg.cross(b - a, c - a)
-    return torch.cat([normal, -torch.linalg.vecdot(normal, a)[:, None]], dim=1)
+    return torch.cat([normal, torch.linalg.vecdot(normal, a)[:, None]], dim=1)
 
 
 def front_faces(planes: Tensor, center: Tensor) -> Tensor:
     """[F] bool: which faces turn their counter-clockwise side to a camera at `center` [3]."""
-    return planes[:, :3] @ center > -planes[:, 3]
+    return planes[:, :3] @ center > planes[:, 3]
 
 
 def clip_matrix(cameras: Cameras, near: Tensor | float, far: Tensor | float) -> Tensor:
@@ -93,8 +93,9 @@ class EmbreeCaster:
         points = self._tensor(vertices.cpu().float().numpy())
         for group in groups:
             self._scene.add_triangles(points, self._tensor(faces.cpu()[group].numpy().astype("uint32")))
-        self._order = torch.cat([*groups, torch.tensor([-1])])  # its last entry is what a miss reads
-        self._starts = torch.tensor([0, len(groups[0]) if groups else 0])
+        # triangle t of geometry g is face order[t + g * start]; a miss has t = g = -1 and reads the padding
+        self._start = len(groups[0]) if groups else 0
+        self._order = torch.cat([*groups, torch.full((self._start + 1,), -1)])
         if groups:
             self._scene.cast_rays(self._tensor(torch.ones(1, 6).numpy()))  # builds the hierarchy
 
@@ -103,8 +104,7 @@ class EmbreeCaster:
         triangle, group = (
             torch.from_numpy(hits[key].numpy().view("int32")) for key in ("primitive_ids", "geometry_ids")
         )
-        position = triangle + self._starts[1] * (group == 1)
-        return self._order[torch.where(group < 0, -1, position)]
+        return self._order[torch.add(triangle, group, alpha=self._start)]
 
     def cast(self, cameras: Cameras, cull_backfaces: bool) -> Hits:
         """See the module."""
@@ -116,10 +116,12 @@ class EmbreeCaster:
         t, uv = torch.from_numpy(hits["t_hit"].numpy()), torch.from_numpy(hits["primitive_uvs"].numpy())
         face = self._faces(hits)
         if cull_backfaces:
-            for i in range(len(cameras)):
-                front = front_faces(self._planes, cameras.center[i])
+            front = torch.empty(0)
+            for i, center in enumerate(cameras.center):
+                if i == 0 or not torch.equal(center, cameras.center[i - 1]):  # sub-samples share their centre
+                    front = front_faces(self._planes, center)
                 self._cull(rays[i], front, face[i], t[i], uv[i])
-        return face, uv, torch.where(face < 0, 0.0, t)
+        return face, uv, t.masked_fill_(face < 0, 0.0)
 
     def _cull(self, rays: Tensor, front: Tensor, face: Tensor, t: Tensor, uv: Tensor) -> None:
         """Replace hits of one camera [H, W] on back faces, in place, by the first front hit behind them."""
