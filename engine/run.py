@@ -272,10 +272,19 @@ class Run:
             raise UserError(f"cannot write the log below {self.folder} ({error.strerror})") from None
 
     def save(self) -> None:
-        """Write a checkpoint, and rename it once every process has come this far."""
+        """Write a checkpoint, and rename it once every process has come this far.
+
+        Raises UserError in every process when the first cannot write it.
+        """
+        error: UserError | None = None
         if self.accelerator.is_main_process:
-            temporary = checkpoint.write(self.folder, self._snapshot())
-        self.accelerator.wait_for_everyone()
+            try:
+                temporary = checkpoint.write(self.folder, self._snapshot())
+            except UserError as caught:
+                error = caught
+        failed = torch.tensor(float(error is not None), device=self.accelerator.device)
+        if self.accelerator.reduce(failed, "sum") > 0:  # waits for every process
+            raise error or UserError("the first process could not write a checkpoint")
         if self.accelerator.is_main_process:
             checkpoint.publish(temporary, self.config.keep)
         self.accelerator.wait_for_everyone()

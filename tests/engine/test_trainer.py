@@ -144,6 +144,17 @@ def test_initial_weights_come_without_the_rest(
     assert "network.1.weight ([16, 8] there, [16, 9] here)" in message
 
 
+def test_a_published_checkpoint_is_continued_with_a_fresh_optimiser(tmp_path: Path) -> None:
+    train_toy(tmp_path / "whole")
+    (tmp_path / "iter_10").mkdir()
+    published = tmp_path / "iter_10" / "published.safetensors"
+    (tmp_path / "whole" / "iter_8" / "model.safetensors").rename(published)
+    result = train_toy(tmp_path, {}, "latest")
+    assert [record["step"] for record in result.history] == [11, 12]
+    assert checkpoint.read_state(tmp_path / "iter_12").samples_drawn == 48
+    assert published.exists()
+
+
 def test_scalars_go_to_tensorboard_and_a_continued_run_extends_them(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
