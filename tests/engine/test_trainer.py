@@ -273,9 +273,9 @@ def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint(tmp_path: Path)
 # Kills
 
 KILLED = {
-    "training.steps": 40,
+    "training.steps": 80,
     "training.save_every": 1,
-    "training.log_every": 40,
+    "training.log_every": 80,
     "model.payload": 200_000,
     "model.dropout": 0.3,
 }
@@ -320,7 +320,7 @@ def _kill_campaign(folder: Path, kills: int, workers: int) -> dict[str, int]:
     chance = random.Random(seed)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch._dynamo", "accelerate", "engine.trainer"])
-    changes = KILLED | {"training.workers": workers, "training.steps": max(40, 12 * kills)}
+    changes = KILLED | {"training.workers": workers, "training.steps": max(80, 12 * kills)}
     run, reached, hits = folder / "killed", 0, {"saving": 0, "training": 0}
     run.mkdir()
     while sum(hits.values()) < kills:
