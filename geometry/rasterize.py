@@ -66,6 +66,12 @@ class Rasterizer:
         self.backend = _choose_backend(mesh) if backend == "auto" else backend
         self._caster = _CASTERS[self.backend](self._vertices, mesh.faces)
 
+    def to(self, device: torch.device) -> Rasterizer:
+        """This rasteriser for cameras on a device: itself where it already is, else one built anew there."""
+        if self.mesh.vertices.device == device:
+            return self
+        return Rasterizer(self.mesh.to(device))
+
     def rasterize(
         self, cameras: Cameras, multisample: bool = False, cull_backfaces: bool = False
     ) -> Fragments:

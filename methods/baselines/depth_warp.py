@@ -65,7 +65,7 @@ class DepthWarp(Method):
                 raise UserError(
                     "depth_warp needs depth: give --depth FILE, or a scene with depth maps or a mesh"
                 )
-            source.depth = Rasterizer(self.mesh).depth(source.cameras)
+            source.depth = Rasterizer(self.mesh.to(source.images.device)).depth(source.cameras)
         return LiftedPhotos(source)
 
     def _lifted(self, state: LiftedPhotos, index: int) -> Rasterizer:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from geometry.warp import sample_views
 from torch import Tensor
 
 from common.errors import UserError
@@ -19,6 +18,7 @@ from geometry.meshes import Mesh
 from geometry.rasterize import Rasterizer
 from geometry.selection import rank_views
 from geometry.views import Rendering, Views
+from geometry.warp import sample_views
 from methods.baselines.photos import require_mesh
 
 
@@ -61,6 +61,7 @@ class PhotoBlend(Method):
         return cls(require_mesh("photo_blend", scene), config.photos, config.tolerance)
 
     def encode(self, source: Views, reuse: Any = None) -> BlendState:
+        self.rasterizer = self.rasterizer.to(source.images.device)
         return BlendState(source, self.rasterizer.depth(source.cameras))
 
     def render(self, state: BlendState, cameras: Cameras) -> Rendering:

@@ -103,7 +103,8 @@ class VertexColors(Method):
         return cls(require_mesh("vertex_colors", scene), config.rays)
 
     def samples(self, scene: Scene, data: DataConfig) -> SurfaceSamples:
-        return SurfaceSamples(source_views(scene, data), self.rasterizer, self.rays)
+        views = source_views(scene, data)
+        return SurfaceSamples(views, self.rasterizer.to(views.images.device), self.rays)
 
     def forward(self, sample: SurfacePixels, step: int) -> dict[str, Tensor]:
         """Mean squared error of the interpolated colours, and its PSNR."""
@@ -120,6 +121,7 @@ class VertexColors(Method):
         """The trained colours are all there is; the source photos are not looked at."""
 
     def render(self, state: None, cameras: Cameras) -> Rendering:
+        self.rasterizer = self.rasterizer.to(cameras.K.device)
         fragments = self.rasterizer.rasterize(cameras)
         image = interpolate(fragments, self.faces, self.colors).clamp(0, 1)
         return Rendering(image, fragments.depth, fragments.coverage[:, None])

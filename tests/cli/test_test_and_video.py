@@ -85,9 +85,9 @@ def test_video_of_paths_by_name_and_file(run, tmp_path: Path) -> None:
     for name in ("orbit.mp4", "spiral.gif", "spiral.mp4", "orbit.png", "run.json"):
         assert (tmp_path / "a" / name).stat().st_size > 0
     import torch
-    from geometry.path_files import write_camera_path
 
     from geometry.cameras import pinhole
+    from geometry.path_files import write_camera_path
 
     camera = pinhole(100.0, 50, 70)
     write_camera_path(camera.with_poses(torch.eye(4).double().repeat(3, 1, 1)), tmp_path / "tour.json", 12.0)
@@ -102,7 +102,8 @@ def test_video_of_paths_by_name_and_file(run, tmp_path: Path) -> None:
         "gif",
     )
     assert done.returncode == 0, done.stderr
-    assert sorted(p.name for p in (tmp_path / "b").iterdir()) == ["run.json", "tour.gif", "tour.json", "tour.png"]
+    names = sorted(path.name for path in (tmp_path / "b").iterdir())
+    assert names == ["run.json", "tour.gif", "tour.json", "tour.png"]
 
 
 def test_own_photo_with_depth_file(run, tmp_path: Path) -> None:

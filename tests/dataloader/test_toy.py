@@ -23,7 +23,7 @@ def test_depth_agrees_with_the_boxes_surfaces() -> None:
 
 
 def test_views_of_one_surface_point_have_one_colour() -> None:
-    """Reproject view 0 into view 1 with exact depth: colours agree where depth says the same point is seen."""
+    """Reproject one view into another with exact depth: where the same point is seen, colours agree."""
     boxes = toy.make_boxes(2)
     views = toy.render(boxes, toy.make_cameras(2, 9, 96, 128, boxes), supersample=4)
     assert views.depth is not None
