@@ -26,7 +26,8 @@ _CASTERS: dict[str, type[EmbreeCaster] | type[NvdiffrastCaster]] = {
 # renderer that made the MegaScenes warps (specs/warp_diffusion 3.7)
 SUBSAMPLES = ((0.375, 0.875), (0.875, 0.625), (0.125, 0.375), (0.625, 0.125))
 
-_TILE_SAMPLES = 1 << 19  # samples worked on at a time: about 100 MB
+_TILE_SAMPLES = 1 << 20  # samples worked on at a time: about 200 MB
+_TABLE_FACES = 1 << 20  # largest mesh whose edges are kept, 144 bytes per triangle
 
 
 @dataclass
@@ -137,18 +138,22 @@ class Rasterizer:
         A ray (o, d) has the weights d . ((p_i - o) x (p_j - o)), up to scale, with p_i, p_j the two other
         corners: linear in the pixel. In float64, because they are small differences of products.
         """
-        sample, pixel = (face.flatten(1) >= 0).nonzero(as_tuple=True)
-        triangle = face.flatten(1)[sample, pixel]
-        if len(self.mesh.faces) <= len(triangle):  # prepare every triangle once rather than every fragment
-            planes = _pixel_weights(self._edges, camera).index_select(0, triangle)
-        else:
-            planes = _pixel_weights(_edge_lines(self._vertices, self.mesh.faces[triangle]), camera)
-        centers = torch.nn.functional.pad(camera.pixel_centers().reshape(-1, 2), (0, 1), value=1.0)
-        weights = torch.bmm(planes, centers.index_select(0, pixel)[..., None])[..., 0]
-        total = weights @ weights.new_ones(3, 1)
-        weights = torch.where(total == 0, 1 / 3, weights / total)  # seen exactly edge-on: any mixture will do
         out = torch.zeros(len(face), face[0].numel(), 3, device=face.device)
-        out[sample, pixel] = weights.float()
+        centers = torch.nn.functional.pad(camera.pixel_centers().reshape(-1, 2), (0, 1), value=1.0)
+        table = None
+        if len(self.mesh.faces) <= min(_TABLE_FACES, 8 * face[0].numel()):
+            table = _pixel_weights(self._edges, camera)
+        for sample, weights in zip(face.flatten(1), out, strict=True):  # [H W], [H W, 3]
+            pixel = (sample >= 0).nonzero()[:, 0]
+            triangle = sample.index_select(0, pixel)
+            if table is not None:
+                planes = table.index_select(0, triangle)
+            else:
+                planes = _pixel_weights(_edge_lines(self._vertices, self.mesh.faces[triangle]), camera)
+            unscaled = torch.bmm(planes, centers.index_select(0, pixel)[..., None])[..., 0]
+            total = unscaled @ unscaled.new_ones(3, 1)
+            total.masked_fill_(total == 0, 1.0)  # seen exactly edge-on: any mixture will do
+            weights.index_copy_(0, pixel, (unscaled / total).float())
         return out.reshape(*face.shape, 3)
 
 
