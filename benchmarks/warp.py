@@ -158,11 +158,12 @@ def measure(case: str, mesh: Mesh, cameras: Cameras) -> Timing:
     Rasterizer(mesh, backend="embree")  # loads Open3D
     build, rasterizer = fastest(lambda: Rasterizer(mesh, backend="embree"))
     render_vertex_colors(rasterizer, cameras[:1])
-    scene = rasterizer._caster._scene
+    scene = rasterizer._caster.scene
+    raw = scene.raw
 
     def ours() -> tuple[Tensor, Stopwatch]:
-        rasterizer._caster._scene = Stopwatch(scene)
-        return render_vertex_colors(rasterizer, cameras).image, rasterizer._caster._scene
+        scene.raw = Stopwatch(raw)
+        return render_vertex_colors(rasterizer, cameras).image, scene.raw
 
     seconds, (images, watch) = fastest(ours)
     simple_seconds, simple = fastest(lambda: [simple_render(mesh, camera) for camera in each(cameras)])

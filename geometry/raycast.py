@@ -18,7 +18,7 @@ from common.errors import UserError
 from geometry.cameras import Cameras
 
 Hits = tuple[Tensor, Tensor, Tensor]  # face, uv, depth
-_LIST_RAYS = 1 << 18  # rays whose every hit is listed at a time (bounds memory)
+_SCENE_COST = 0.4  # rays whose hits could be listed in the time of putting one triangle into a scene
 _GENERIC_DIRECTION = (0.5377, 0.6213, 0.5698)  # no wall of a house is likely to contain it
 
 
@@ -71,33 +71,25 @@ def clip_matrix(cameras: Cameras, near: Tensor | float, far: Tensor | float) -> 
     return projection @ cameras.w2c
 
 
-class EmbreeCaster:
-    """First hits by ray casting; one bounding-volume hierarchy serves all cameras.
+class EmbreeScene:
+    """Some triangles of a mesh in a bounding-volume hierarchy (Open3D, Embree).
 
-    Back faces are culled by listing every hit of just those rays whose first hit is a back face. Building a
-    hierarchy of the front faces for every camera instead costs more than the whole cast, and casting on from
-    behind the hit loses front faces that lie within rounding of it (two-sided sheets). Because Open3D lists
-    only one of several hits at the same distance on one geometry, triangles that face opposite ways are put
-    into two geometries.
-
-    vertices: [V, 3] float64 around the origin. faces: [F, 3] int64.
+    vertices: [V, 3] float32. faces: [F, 3] int64. groups: indices [G] of the faces to hold, up to two; empty
+    ones are left out. Open3D lists only one of several hits of a ray at the same distance within a group.
     """
 
-    def __init__(self, vertices: Tensor, faces: Tensor) -> None:
+    def __init__(self, vertices: Tensor, faces: Tensor, *groups: Tensor) -> None:
         o3d = _open3d()
-        self._tensor = o3d.core.Tensor
-        self._planes = face_planes(vertices.cpu(), faces.cpu())
-        one_way = self._planes[:, :3] @ torch.tensor(_GENERIC_DIRECTION, dtype=torch.float64) > 0
-        groups = [group.nonzero()[:, 0] for group in (one_way, ~one_way) if group.any()]
-        self._scene = o3d.t.geometry.RaycastingScene()
-        points = self._tensor(vertices.cpu().float().numpy())
+        self._tensor, self.raw = o3d.core.Tensor, o3d.t.geometry.RaycastingScene()
+        groups = tuple(group for group in groups if len(group))
         for group in groups:
-            self._scene.add_triangles(points, self._tensor(faces.cpu()[group].numpy().astype("uint32")))
-        # triangle t of geometry g is face order[t + g * start]; a miss has t = g = -1 and reads the padding
+            triangles = self._tensor(faces[group].numpy().astype("uint32"))
+            self.raw.add_triangles(self._tensor(vertices.numpy()), triangles)
+        # triangle t of group g is face order[t + g * start]; a miss has t = g = -1 and reads the padding
         self._start = len(groups[0]) if groups else 0
         self._order = torch.cat([*groups, torch.full((self._start + 1,), -1)])
         if groups:
-            self._scene.cast_rays(self._tensor(torch.ones(1, 6).numpy()))  # builds the hierarchy
+            self.raw.cast_rays(self._tensor(torch.ones(1, 6).numpy()))  # builds the hierarchy
 
     def _faces(self, hits: Any) -> Tensor:
         """Indices of the triangles hit, -1 for a miss."""
@@ -106,46 +98,71 @@ class EmbreeCaster:
         )
         return self._order[torch.add(triangle, group, alpha=self._start)]
 
-    def cast(self, cameras: Cameras, cull_backfaces: bool) -> Hits:
-        """See the module."""
-        if not len(self._planes):
-            return no_hits(cameras, torch.device("cpu"))
-        cameras = cameras.to("cpu")
-        rays = camera_rays(cameras)
-        hits = self._scene.cast_rays(self._tensor(rays.numpy()))
-        t, uv = torch.from_numpy(hits["t_hit"].numpy()), torch.from_numpy(hits["primitive_uvs"].numpy())
-        face = self._faces(hits)
-        if cull_backfaces:
-            front = torch.empty(0)
-            for i, center in enumerate(cameras.center):
-                if i == 0 or not torch.equal(center, cameras.center[i - 1]):  # sub-samples share their centre
-                    front = front_faces(self._planes, center)
-                self._cull(rays[i], front, face[i], t[i], uv[i])
-        return face, uv, t.masked_fill_(face < 0, 0.0)
+    def first_hits(self, rays: Tensor) -> Hits:
+        """Face [...], uv [..., 2] and t [...] (infinite: nothing) along rays [..., 6]."""
+        hits = self.raw.cast_rays(self._tensor(rays.numpy()))
+        t, uv = (torch.from_numpy(hits[key].numpy()) for key in ("t_hit", "primitive_uvs"))
+        return self._faces(hits), uv, t
 
-    def _cull(self, rays: Tensor, front: Tensor, face: Tensor, t: Tensor, uv: Tensor) -> None:
-        """Replace hits of one camera [H, W] on back faces, in place, by the first front hit behind them."""
-        if front.all():
-            return
-        back = (~front)[face.clamp(min=0)] & (face >= 0)
-        rows = back.flatten().nonzero()[:, 0]
-        for part in rows.split(_LIST_RAYS) if len(rows) else ():  # Open3D crashes on an empty list of rays
-            hits = self._first_front_hits(rays.flatten(0, -2)[part], front)
-            for maps, values in zip((face.flatten(), t.flatten(), uv.flatten(0, -2)), hits, strict=True):
-                maps[part] = values
-
-    def _first_front_hits(self, rays: Tensor, front: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Face [R], t [R] and uv [R, 2] of the first front face along rays [R, 6]; face -1 for none."""
-        hits = self._scene.list_intersections(self._tensor(rays.numpy()))
+    def first_hits_among(self, rays: Tensor, kept: Tensor) -> Hits:
+        """As `first_hits` of rays [R, 6], R > 0 (Open3D crashes on none), seeing only faces with kept [F]."""
+        hits = self.raw.list_intersections(self._tensor(rays.numpy()))
         ray, face = torch.from_numpy(hits["ray_ids"].numpy().astype("int64")), self._faces(hits)
-        kept = front[face]
-        ray, face = ray[kept], face[kept]
-        t, uv = (torch.from_numpy(hits[k].numpy())[kept] for k in ("t_hit", "primitive_uvs"))
+        seen = kept[face]
+        ray, face = ray[seen], face[seen]
+        t, uv = (torch.from_numpy(hits[key].numpy())[seen] for key in ("t_hit", "primitive_uvs"))
         first_t = torch.full((len(rays),), torch.inf).scatter_reduce_(0, ray, t, "amin")
         first = t == first_t[ray]
         first_face, first_uv = torch.full((len(rays),), -1), torch.zeros(len(rays), 2)
         first_face[ray[first]], first_uv[ray[first]] = face[first], uv[first]
-        return first_face, first_t, first_uv
+        return first_face, first_uv, first_t
+
+
+class EmbreeCaster:
+    """First hits by ray casting; one bounding-volume hierarchy serves all cameras.
+
+    Back faces are culled for just those rays whose first hit is one: by listing all their hits, or, where
+    they are many, by casting them into a scene of the camera's front faces. Casting on from behind the hit
+    would lose front faces that lie within rounding of it (two-sided sheets). For their sake, too, triangles
+    that face opposite ways are put into two groups.
+
+    vertices: [V, 3] float64 around the origin. faces: [F, 3] int64.
+    """
+
+    def __init__(self, vertices: Tensor, faces: Tensor) -> None:
+        self._vertices, self._faces = vertices.cpu().float().contiguous(), faces.cpu()
+        self._planes = face_planes(vertices.cpu(), self._faces)
+        one_way = self._planes[:, :3] @ torch.tensor(_GENERIC_DIRECTION, dtype=torch.float64) > 0
+        groups = (group.nonzero()[:, 0] for group in (one_way, ~one_way))
+        self.scene = EmbreeScene(self._vertices, self._faces, *groups)
+
+    def cast(self, cameras: Cameras, cull_backfaces: bool) -> Hits:
+        """See the module."""
+        if not len(self._faces):
+            return no_hits(cameras, torch.device("cpu"))
+        cameras = cameras.to("cpu")
+        rays = camera_rays(cameras)
+        face, uv, t = self.scene.first_hits(rays)
+        if cull_backfaces:
+            # sub-samples share their camera centre, and with it the front faces
+            centers, counts = torch.unique_consecutive(cameras.center, dim=0, return_counts=True)
+            parts = zip(*(maps.split(counts.tolist()) for maps in (rays, face, uv, t)), strict=True)
+            for center, (some_rays, *hits) in zip(centers, parts, strict=True):
+                self._cull(center, some_rays, *hits)
+        return face, uv, t.masked_fill_(face < 0, 0.0)
+
+    def _cull(self, center: Tensor, rays: Tensor, face: Tensor, uv: Tensor, t: Tensor) -> None:
+        """Replace hits [n, H, W] on back faces, in place, by the first front hits of their rays."""
+        front = front_faces(self._planes, center)
+        if front.all():
+            return
+        back = ((~front)[face.clamp(min=0)] & (face >= 0)).nonzero(as_tuple=True)
+        count = len(back[0])
+        if count > _SCENE_COST * front.sum():
+            scene = EmbreeScene(self._vertices, self._faces, front.nonzero()[:, 0])
+            face[back], uv[back], t[back] = scene.first_hits(rays[back])
+        elif count:
+            face[back], uv[back], t[back] = self.scene.first_hits_among(rays[back], front)
 
 
 def _open3d() -> Any:

@@ -120,11 +120,14 @@ def test_multisampling_covers_at_subsamples_and_weighs_at_the_centre(cull: bool,
             torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
-@given(seeds)
-@settings(max_examples=15, deadline=None)
-def test_culling_equals_a_scene_of_the_front_faces_built_per_view(seed: int) -> None:
+@given(seeds, st.sampled_from([0.0, 1e9]))
+@settings(max_examples=20, deadline=None)
+def test_culling_equals_a_scene_of_the_front_faces_built_per_view(seed: int, scene_cost: float) -> None:
+    """Whether the hits behind back faces are listed, or cast again."""
     mesh, cameras = soup(seed, faces=60), random_cameras(seed, n=3)
-    fast = rasterize(mesh, cameras, multisample=True, cull_backfaces=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(raycast, "_SCENE_COST", scene_cost)
+        fast = rasterize(mesh, cameras, multisample=True, cull_backfaces=True)
     planes = face_planes(mesh.vertices, mesh.faces)
     for i in range(len(cameras)):
         front = front_faces(planes, cameras.center[i]).nonzero()[:, 0]
@@ -142,7 +145,9 @@ def square(z: float = 2.0, flip: bool = False) -> Mesh:
     return Mesh(corners, faces.flip(1) if flip else faces, torch.full((4, 3), 0.5))
 
 
-def test_two_sided_sheets_survive_culling() -> None:
+@pytest.mark.parametrize("scene_cost", [0.0, 1e9])
+def test_two_sided_sheets_survive_culling(monkeypatch: pytest.MonkeyPatch, scene_cost: float) -> None:
+    monkeypatch.setattr(raycast, "_SCENE_COST", scene_cost)
     sheet = square()
     both = Mesh(sheet.vertices, torch.cat([sheet.faces.flip(1), sheet.faces]))
     fragments = rasterize(both, pinhole(10.0, *SIZE), multisample=True, cull_backfaces=True)
