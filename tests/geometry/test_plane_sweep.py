@@ -136,3 +136,11 @@ def test_aggregation_equals_its_definition(seed: int, step: float, more: float) 
         aggregate(cost, step, step + more), slow_aggregate(cost, step, step + more), atol=1e-5
     )
     assert torch.allclose(aggregate(cost, 0, 0), cost, atol=1e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_finds_the_same_depth() -> None:
+    cpu = sweep(REFERENCE, SOURCES, 2.5, 7.0, OPTIONS)
+    gpu = sweep(REFERENCE.to("cuda"), [s.to("cuda") for s in SOURCES], 2.5, 7.0, replace(OPTIONS, chunk=32))
+    assert gpu.is_cuda
+    assert ((gpu.cpu() / cpu - 1).abs() < 1e-3).float().mean() > 0.99
