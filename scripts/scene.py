@@ -8,8 +8,8 @@ from pathlib import Path
 
 from common.cli import command_parser, setup_logging
 from common.errors import command
-from dataloader.prepare import PrepareOptions, prepare
-from dataloader.sfm import CAMERA_MODELS
+from dataloader.prepare.pipeline import PrepareOptions, prepare
+from dataloader.prepare.sfm import CAMERA_MODELS
 from engine.device import best_device
 from engine.outputs import write_provenance
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from geometry.semi_global import aggregate
+from geometry.stereo.semi_global import aggregate
 from geometry.views import Views
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -51,7 +51,7 @@ def sweep(
     """z-depth [H, W] float32 of a reference view.
 
     reference: a single view; sources: at least one single view, of any size, on the same device. near, far:
-    depth range searched. Every pixel gets a depth; `geometry.fusion.count_agreeing` tells which to trust.
+    depth range searched. Every pixel gets a depth; `fusion.count_agreeing` tells which to trust.
     Raises ValueError for an empty range or no sources.
     """
     planes = inverse_depth_planes(near, far, options.planes).to(reference.images.device)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from dataloader.toy import make_boxes, make_cameras, render
 from geometry.cameras import pinhole
-from geometry.plane_sweep import SweepOptions, inverse_depth_planes, matching_cost, sweep
-from geometry.semi_global import aggregate
+from geometry.stereo.plane_sweep import SweepOptions, inverse_depth_planes, matching_cost, sweep
+from geometry.stereo.semi_global import aggregate
 from geometry.views import Views
 
 OPTIONS = SweepOptions(planes=64)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from dataloader.toy import make_boxes, make_cameras, render
-from geometry.fusion import close_gaps, count_agreeing, drop_small_pieces, fit_voxel, fuse_depths
 from geometry.meshes import Mesh
 from geometry.rasterize import Rasterizer, render_vertex_colors
+from geometry.stereo.fusion import close_gaps, count_agreeing, drop_small_pieces, fit_voxel, fuse_depths
 from geometry.views import Views
 
 VOXEL = 0.06

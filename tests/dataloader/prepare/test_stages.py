@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from dataloader.stages import Stage, run_stages
+from dataloader.prepare.stages import Stage, run_stages
 
 
 class Work:

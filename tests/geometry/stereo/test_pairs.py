@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geometry.stereo_pairs import best_sources, pair_scores
+from geometry.stereo.pairs import best_sources, pair_scores
 
 POINT = torch.tensor([[0.0, 0.0, 10.0]], dtype=torch.float64)
 

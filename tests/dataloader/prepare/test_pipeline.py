@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from common.errors import UserError
-from dataloader.dense import coverage
 from dataloader.formats import open_scene
 from dataloader.images import write_image
-from dataloader.prepare import PrepareOptions, prepare
+from dataloader.prepare.dense import coverage
+from dataloader.prepare.pipeline import PrepareOptions, prepare
 from dataloader.scene import Scene
 from dataloader.toy import make_scene
 from geometry.alignment import pose_errors

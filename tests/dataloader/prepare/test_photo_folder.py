@@ -8,7 +8,7 @@ from PIL import Image
 
 from common.errors import UserError
 from dataloader.images import read_image
-from dataloader.photo_folder import copy_photos, open_photos, source_number
+from dataloader.prepare.photo_folder import copy_photos, open_photos, source_number
 
 FOCAL_35MM, ORIENTATION, EXIF_IFD = 0xA405, 0x0112, 0x8769
 

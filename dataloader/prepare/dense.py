@@ -15,11 +15,11 @@ from common.files import replacing
 from dataloader.images import fit_size, resize_image, to_tensor
 from dataloader.scene import Scene
 from geometry.cameras import Cameras
-from geometry.fusion import close_gaps, count_agreeing, drop_small_pieces, fit_voxel, fuse_depths
 from geometry.meshes import Mesh
-from geometry.plane_sweep import SweepOptions, sweep
 from geometry.rasterize import Rasterizer
-from geometry.stereo_pairs import best_sources, pair_scores
+from geometry.stereo.fusion import close_gaps, count_agreeing, drop_small_pieces, fit_voxel, fuse_depths
+from geometry.stereo.pairs import best_sources, pair_scores
+from geometry.stereo.plane_sweep import SweepOptions, sweep
 from geometry.views import Views
 
 SOURCES = 6  # views a depth is searched with

@@ -9,7 +9,7 @@ import torch
 from dataloader.formats import llff
 from dataloader.images import read_image, write_image
 from dataloader.lenses import Lens, undistorted_camera
-from dataloader.undistort import square_scene
+from dataloader.prepare.undistort import square_scene
 
 RADIAL, TANGENTIAL = (-0.12, 0.03, 0.0), (0.002, -0.001)
 

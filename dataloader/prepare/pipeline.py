@@ -18,13 +18,13 @@ from typing import Any
 import torch
 
 from common.errors import UserError
-from dataloader import dense, sfm
 from dataloader.formats import colmap
 from dataloader.formats.shared import read_json, write_json
-from dataloader.photo_folder import Photo, copy_photos, open_photos, source_number
-from dataloader.stages import RECORD, Stage, run_stages
-from dataloader.undistort import square_scene
-from dataloader.world_frame import move_scene, world_frame
+from dataloader.prepare import dense, sfm
+from dataloader.prepare.photo_folder import Photo, copy_photos, open_photos, source_number
+from dataloader.prepare.stages import RECORD, Stage, run_stages
+from dataloader.prepare.undistort import square_scene
+from dataloader.prepare.world_frame import move_scene, world_frame
 from geometry.mesh_files import write_mesh
 
 _INPUTS = "photos.json"  # in work/: names and digests of the photos

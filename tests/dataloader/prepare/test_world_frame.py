@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import UserError
+from dataloader.prepare.world_frame import move_scene, world_frame
 from dataloader.scene import Scene, SparsePoints
 from dataloader.toy import make_scene
-from dataloader.world_frame import move_scene, world_frame
 from geometry.alignment import Similarity
 from geometry.poses import matrix_from_quaternion
 

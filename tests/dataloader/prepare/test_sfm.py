@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from dataloader import sfm
 from dataloader.formats import colmap
 from dataloader.images import write_image
+from dataloader.prepare import sfm
 from dataloader.toy import make_scene
 from geometry.alignment import pose_errors
 

@@ -1,0 +1,1 @@
+"""Depth from posed photos: which photos to compare, plane sweep, smoothing, cross-check, fusion to a mesh."""
