@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from geometry.rasterize import Rasterizer
-
 from dataloader.images import fit_size
 from dataloader.scene import Batch, ImageSize, Scene
 from engine.config import DataConfig
+from geometry.rasterize import Rasterizer
 from geometry.views import Views
 
 
