@@ -33,11 +33,7 @@ def warp(
     with depth.
     """
     if mesh is None:
-        faded = render_vertex_colors(_lift_view(views, max_angle), cameras)
-        assert faded.opacity is not None
-        return Rendering(
-            faded.image / faded.opacity.clamp(min=1 / len(SUBSAMPLES)), faded.depth, faded.opacity
-        )
+        return render_lifted(_lift_view(views, max_angle), cameras)
     rasterizer = Rasterizer(mesh)
     sources = views if views.cameras.shape else views[None]
     source_depth = rasterizer.depth(sources.cameras)
@@ -47,6 +43,17 @@ def warp(
         torch.stack(part).reshape(*cameras.shape, *part[0].shape) for part in zip(*frames, strict=True)
     )
     return Rendering(image, depth, opacity)
+
+
+def render_lifted(surface: Mesh | Rasterizer, cameras: Cameras) -> Rendering:
+    """Render a lifted photo for cameras [...], with 4x multisampling and culled back faces.
+
+    Pixels covered in part do not fade to black (`render_vertex_colors`) but have the full colour of what
+    covers them; opacity is the coverage.
+    """
+    faded = render_vertex_colors(surface, cameras)
+    assert faded.opacity is not None
+    return Rendering(faded.image / faded.opacity.clamp(min=1 / len(SUBSAMPLES)), faded.depth, faded.opacity)
 
 
 def _lift_view(views: Views, max_angle: float | None) -> Mesh:

@@ -20,9 +20,10 @@ from engine.method import Method
 from geometry.cameras import Cameras, pinhole
 from geometry.lifting import lift_depth
 from geometry.meshes import Mesh
-from geometry.rasterize import Rasterizer, render_vertex_colors
+from geometry.rasterize import Rasterizer
 from geometry.selection import rank_views
 from geometry.views import Rendering, Views
+from geometry.warp import render_lifted
 
 
 @dataclass
@@ -79,16 +80,10 @@ class DepthWarp(Method):
 
     def render(self, state: LiftedPhotos, cameras: Cameras) -> Rendering:
         nearest = rank_views(state.source.cameras, cameras)[:, 0].tolist()
-        frames = [
-            render_vertex_colors(self._lifted(state, source), cameras[i : i + 1])
-            for i, source in enumerate(nearest)
-        ]
+        frames = [render_lifted(self._lifted(state, source), cameras[i]) for i, source in enumerate(nearest)]
         depths = [frame.depth for frame in frames if frame.depth is not None]
         opacities = [frame.opacity for frame in frames if frame.opacity is not None]
-        opacity = torch.cat(opacities)
-        # the warp fades to black where it covers part of a pixel: give those pixels their full colour
-        image = torch.cat([f.image for f in frames]) / opacity.clamp(min=0.25)
-        return Rendering(image, torch.cat(depths), opacity)
+        return Rendering(torch.stack([f.image for f in frames]), torch.stack(depths), torch.stack(opacities))
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
