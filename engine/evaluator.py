@@ -7,7 +7,6 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from dataloader.images import write_image
 from dataloader.scene import Scene
 from engine.config import DataConfig
 from engine.data import source_views, target_batches
+from engine.device import clock
 from engine.method import Method
 from engine.metrics import DEFINITIONS, ImageMetrics
 from engine.sheets import contact_sheet, error_map, write_sheet
@@ -87,16 +87,15 @@ class Evaluator:
         method = method.to(self.device).eval()
         source = source_views(self.scene, self.data).to(self.device)
         report = Report(name)
-        started = time.perf_counter()
+        started = clock(self.device)
         state = method.encode(source)
-        report.encode_seconds = self._seconds_since(started)
+        report.encode_seconds = clock(self.device) - started
         count = len(self.scene.split(self.data.target))
         with progress(range(count), name, total=count, unit="view") as bar, torch.no_grad():
             for batch in target_batches(self.scene, self.data, self.batch_size, source):
                 target = batch.target = batch.target.to(self.device)
-                started = time.perf_counter()
                 evaluation = method.evaluate(batch, state, self.metrics)
-                report.render_seconds += self._seconds_since(started)
+                report.render_seconds += evaluation.seconds
                 for scene, view, row in zip(batch.scene, target.names, evaluation.rows, strict=True):
                     report.rows.append({"scene": scene, "view": view, **row})
                 if evaluation.rendering is not None:
@@ -117,12 +116,6 @@ class Evaluator:
                 write_image(target.images[i], self.folder / "targets" / f"{name}.png")
             if len(report.pictures) < _SHEET_ROWS:
                 report.pictures.append((rendering.image[i].cpu(), target.images[i].cpu()))
-
-    def _seconds_since(self, started: float) -> float:
-        """Seconds on the clock, once the device has finished."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter() - started
 
 
 def write_reports(reports: list[Report], metrics: ImageMetrics, folder: Path) -> list[Path]:

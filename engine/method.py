@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from dataloader.scene import Batch, Scene
+from engine.device import clock
 from geometry.cameras import Cameras
 from geometry.views import Rendering, Views
 
@@ -73,10 +74,12 @@ class ChunkedSamples(Samples, Protocol):
 class Evaluation:
     """Scores of one batch.
 
-    rows: per target, metric name -> value. rendering: what was scored, for the sheets.
+    rows: per target, metric name -> value. seconds: spent rendering, without the scoring. rendering: what was
+    scored, for the sheets.
     """
 
     rows: list[dict[str, float]]
+    seconds: float
     rendering: Rendering | None = None
 
 
@@ -128,8 +131,11 @@ class Method(nn.Module):
 
     def evaluate(self, batch: Batch, state: Any, metrics: ImageMetrics) -> Evaluation:
         """Render the batch's targets from an encoded state and score them (default: the image protocol)."""
+        device = batch.target.images.device
+        started = clock(device)
         rendering = self.render(state, batch.target.cameras)
-        return Evaluation(metrics.score(rendering, batch.target), rendering)
+        seconds = clock(device) - started
+        return Evaluation(metrics.score(rendering, batch.target), seconds, rendering)
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
