@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
@@ -95,7 +96,7 @@ class SourceState:
     source: Views
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """A way of novel-view synthesis. Subclasses are listed in `methods/__init__.py` and made by `create`.
 
     Config: dataclass of the `model:` section. trains: whether `train.py` has anything to do.
@@ -125,9 +126,9 @@ class Method(nn.Module):
         """Everything the source views determine, once. reuse: an earlier state to extend."""
         return SourceState(source)
 
+    @abstractmethod
     def render(self, state: Any, cameras: Cameras) -> Rendering:
         """Any number of targets [N] from that state."""
-        raise NotImplementedError
 
     def evaluate(self, batch: Batch, state: Any, metrics: ImageMetrics) -> Evaluation:
         """Render the batch's targets from an encoded state and score them (default: the image protocol)."""
