@@ -13,7 +13,7 @@ from torch import Tensor
 
 from geometry.cameras import Cameras
 from geometry.meshes import Mesh
-from geometry.raycast import EmbreeCaster, NvdiffrastCaster
+from geometry.raycast import EmbreeCaster, NvdiffrastCaster, pixel_rays
 from geometry.views import Rendering
 
 Backend = Literal["auto", "embree", "nvdiffrast"]
@@ -104,13 +104,37 @@ class Rasterizer:
             out[views, :, rows] = part.depth
         return out.reshape(*cameras.shape, *size)
 
+    def at_pixels(self, cameras: Cameras, view: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What single pixels see: face [...] int64, barycentric [..., 3], z-depth [...], as in `Fragments`.
+
+        cameras: [V], whose size plays no part. pixels: [..., 2] (x, y), centres at +0.5. view: [...] int64,
+        broadcast against the pixels: the camera of each. All rays are cast at once by Embree on the CPU,
+        whatever the backend.
+        """
+        cameras = self._recentred(cameras).to("cpu")
+        face, uv, depth = self._ray_caster.cast_rays(pixel_rays(cameras, view.cpu(), pixels.cpu()))
+        weights = _corner_weights(face, uv)
+        device = self._origin.device
+        return face.to(device), weights.to(device), depth.to(device)
+
+    @cached_property
+    def _ray_caster(self) -> EmbreeCaster:
+        if isinstance(self._caster, EmbreeCaster):
+            return self._caster
+        return EmbreeCaster(self._vertices, self.mesh.faces)
+
+    def _recentred(self, cameras: Cameras) -> Cameras:
+        """The cameras in float64 and in the frame of the rasteriser's vertices."""
+        moved = cameras.to(self._origin.device, torch.float64)
+        moved.c2w = moved.c2w.clone()
+        moved.c2w[..., :3, 3] -= self._origin
+        return moved
+
     def _tiles(
         self, cameras: Cameras, multisample: bool, cull_backfaces: bool
     ) -> Iterator[tuple[slice, slice, Fragments]]:
         """Rasterise some cameras or some rows at a time: (flat camera indices, rows, their fragments)."""
-        flat = cameras.reshape(-1).to(self._origin.device, torch.float64)
-        flat.c2w = flat.c2w.clone()
-        flat.c2w[:, :3, 3] -= self._origin
+        flat = self._recentred(cameras.reshape(-1))
         for views, rows in _tile_slices(len(flat), flat.height, flat.width * (4 if multisample else 1)):
             tile = flat[views].crop(rows.start, 0, rows.stop - rows.start, flat.width)
             yield views, rows, self._rasterize_tile(tile, multisample, cull_backfaces)
@@ -125,7 +149,7 @@ class Rasterizer:
         if multisample:
             weights = torch.stack([self._center_weights(face[i], cameras[i]) for i in range(len(cameras))])
         else:
-            weights = torch.cat([1 - uv.sum(-1, keepdim=True), uv], dim=-1) * (face >= 0)[..., None]
+            weights = _corner_weights(face, uv)
         return Fragments(face, weights, depth)
 
     @cached_property
@@ -155,6 +179,11 @@ class Rasterizer:
             total.masked_fill_(total == 0, 1.0)  # seen exactly edge-on: any mixture will do
             weights.index_copy_(0, pixel, (unscaled / total).float())
         return out.reshape(*face.shape, 3)
+
+
+def _corner_weights(face: Tensor, uv: Tensor) -> Tensor:
+    """Weights [..., 3] of the corners from those of the second and third [..., 2]; 0 where face is -1."""
+    return torch.cat([1 - uv.sum(-1, keepdim=True), uv], dim=-1) * (face >= 0)[..., None]
 
 
 def _choose_backend(mesh: Mesh) -> Backend:

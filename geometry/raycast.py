@@ -41,6 +41,18 @@ def camera_rays(cameras: Cameras) -> Tensor:
     return torch.cat([origins, rows], dim=-1).float()[:, :, None] + columns[:, None]
 
 
+def pixel_rays(cameras: Cameras, view: Tensor, pixels: Tensor) -> Tensor:
+    """Rays [..., 6] float32 of cameras [V] through pixels [..., 2] (x, y): pixel i by camera view[i].
+
+    view: [...] int64, broadcast. At pixel centres they are those of `camera_rays`, bit for bit.
+    """
+    to_world = (cameras.c2w[:, :3, :3] @ torch.linalg.inv(cameras.K)).unbind(-1)
+    across, down, forward = (axis[view] for axis in to_world)  # [..., 3]
+    x, y = pixels.double().split(1, dim=-1)
+    directions = (y * down + forward).float() + (x * across).float()
+    return torch.cat([cameras.center[view].float().expand_as(directions), directions], dim=-1)
+
+
 def face_planes(vertices: Tensor, faces: Tensor) -> Tensor:
     """[F, 4] planes (n, n . a); n points to the side that sees a face counter-clockwise."""
     a, b, c = (vertices[faces[:, corner]] for corner in range(3))
@@ -149,6 +161,14 @@ class EmbreeCaster:
             parts = zip(*(maps.split(counts.tolist()) for maps in (rays, face, uv, t)), strict=True)
             for center, (some_rays, *hits) in zip(centers, parts, strict=True):
                 self._cull(center, some_rays, *hits)
+        return face, uv, t.masked_fill_(face < 0, 0.0)
+
+    def cast_rays(self, rays: Tensor) -> Hits:
+        """Face [...], uv [..., 2] and t [...] (0: nothing) of the first hits along rays [..., 6]."""
+        if not len(self._faces) or not rays.numel():
+            shape = rays.shape[:-1]
+            return torch.full(shape, -1), torch.zeros(*shape, 2), torch.zeros(shape)
+        face, uv, t = self.scene.first_hits(rays)
         return face, uv, t.masked_fill_(face < 0, 0.0)
 
     def _cull(self, center: Tensor, rays: Tensor, face: Tensor, uv: Tensor, t: Tensor) -> None:
