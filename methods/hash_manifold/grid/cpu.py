@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from methods.hash_manifold.grid.buffers import BUFFERS
 from methods.hash_manifold.grid.layout import GridLayout
 from methods.hash_manifold.grid.threads import Job, run_all
 
@@ -67,7 +68,7 @@ class _Work:
     def encode(self, params: Tensor) -> Tensor:
         """Features [N, L * F] in the dtype of the table."""
         table, stride = _flat(params), self.layout.n_outputs
-        out = torch.empty(self.count, stride, dtype=params.dtype)
+        out = BUFFERS.take(self.count, stride, dtype=params.dtype)
         flat = _flat(out)
         jobs: list[Job] = []
         for column, level in self._columns():
@@ -79,7 +80,7 @@ class _Work:
 
     def dense_gradient(self, cotangent: Tensor, shape: torch.Size) -> Tensor:
         """Gradient [entries, F] float32 of the table, for the gradient [N, L * F] of the features."""
-        gradient = torch.zeros(shape)
+        gradient = BUFFERS.zeros(*shape)
         table, source, stride = _flat(gradient), _flat(cotangent), self.layout.n_outputs
         jobs: list[Job] = []
         for column, level in self._columns():
@@ -110,8 +111,8 @@ class _Work:
 
         run_all([partial(mark, job) for job in range(len(ranges))])
         firsts = np.concatenate([[0], np.cumsum(touched)])
-        indices = torch.empty(1, int(firsts[-1]), dtype=torch.int64)
-        values = torch.zeros(int(firsts[-1]), shape[1])
+        indices = BUFFERS.take(1, int(firsts[-1]), dtype=torch.int64)
+        values = BUFFERS.zeros(int(firsts[-1]), shape[1])
         source, stride = _flat(cotangent), self.layout.n_outputs
         jobs: list[Job] = []
         for (column, level, low, high), first in zip(ranges, firsts[:-1], strict=True):

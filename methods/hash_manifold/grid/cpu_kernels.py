@@ -109,21 +109,35 @@ def encode_points(points, begin, end, level, table, out, column, stride, axes, f
 
 
 @kernel
+def _add_rows(rows, weights, count, cotangent, position, stride, table, features):
+    """Add to rows [corners, B] of a table, where not negative, their weights times each point's cotangent."""
+    width = len(features)
+    for i in range(count):
+        for corner in range(rows.shape[0]):
+            prefetch(table, max(rows[corner, i], 0) * width)
+    for i in range(count):
+        for corner in range(rows.shape[0]):
+            row = rows[corner, i]
+            if row >= 0:
+                add_row(table, row * width, cotangent, position + i * stride, weights[corner, i], features)
+
+
+@kernel
 def add_gradient(points, level, low, high, cotangent, column, stride, table, axes, features):
     """Add to rows low ... high of the level in the float32 gradient `table` what the points give them."""
     scratch = _scratch(axes)
     addresses, weights = scratch[3], scratch[4]
-    width, offset, total = len(features), level[2], points.shape[1]
+    rows = np.empty(addresses.shape, np.int64)
+    offset, total = level[2], points.shape[1]
     for start in range(0, total, _BLOCK):
         count = min(_BLOCK, total - start)
         corners = _corners(points, start, count, level, axes, scratch)
-        for i in range(count):
-            position = np.int64((start + i) * stride + column)
-            for corner in range(corners):
+        for corner in range(corners):
+            for i in range(count):
                 address = np.int64(addresses[corner, i])
-                if low <= address < high:
-                    row = (offset + address) * width
-                    add_row(table, row, cotangent, position, weights[corner, i], features)
+                rows[corner, i] = offset + address if low <= address < high else -1
+        position = np.int64(start * stride + column)
+        _add_rows(rows[:corners], weights, count, cotangent, position, stride, table, features)
 
 
 @kernel
@@ -151,6 +165,19 @@ def mark_rows(points, level, low, high, words, ranks, axes):
 
 
 @kernel
+def _list_rows(words, low, high, offset, first, indices):
+    """Write the touched rows of low ... high, ascending, to `indices` from `first` on."""
+    position = first
+    for word in range(low // WORD, (high + WORD - 1) // WORD):
+        bits, row = words[word], offset + word * WORD
+        while bits:
+            lowest = bits & (~bits + np.uint64(1))
+            indices[position] = row + count_bits(lowest - np.uint64(1))
+            bits ^= lowest
+            position += 1
+
+
+@kernel
 def add_sparse_gradient(
     points, level, low, high, cotangent, column, stride, words, ranks, first, indices, values, axes, features
 ):
@@ -160,26 +187,23 @@ def add_sparse_gradient(
     """
     scratch = _scratch(axes)
     addresses, weights = scratch[3], scratch[4]
-    width, offset, total = len(features), level[2], points.shape[1]
-    position = first
-    for word in range(low // WORD, (high + WORD - 1) // WORD):
-        bits, row = words[word], offset + word * WORD
-        while bits:
-            indices[position] = row + count_bits((bits & (~bits + np.uint64(1))) - np.uint64(1))
-            bits &= bits - np.uint64(1)
-            position += 1
+    rows = np.empty(addresses.shape, np.int64)
+    total = points.shape[1]
+    _list_rows(words, low, high, level[2], first, indices)
     for start in range(0, total, _BLOCK):
         count = min(_BLOCK, total - start)
         corners = _corners(points, start, count, level, axes, scratch)
-        for i in range(count):
-            position = np.int64((start + i) * stride + column)
-            for corner in range(corners):
-                address = np.int64(addresses[corner, i])
+        for corner in range(corners):
+            for i in range(count):
+                address = addresses[corner, i]
                 if low <= address < high:
-                    word = address // WORD
-                    before = words[word] & ((np.uint64(1) << np.uint64(address % WORD)) - np.uint64(1))
-                    row = (first + ranks[word] + count_bits(before)) * width
-                    add_row(values, row, cotangent, position, weights[corner, i], features)
+                    word = address >> 6
+                    before = words[word] & ((np.uint64(1) << np.uint64(address & 63)) - np.uint64(1))
+                    rows[corner, i] = first + ranks[word] + count_bits(before)
+                else:
+                    rows[corner, i] = -1
+        position = np.int64(start * stride + column)
+        _add_rows(rows[:corners], weights, count, cotangent, position, stride, values, features)
 
 
 @kernel

@@ -27,7 +27,7 @@ def initial_params(count: int, seed: int = 1337, bound: float = 1e-4) -> Tensor:
     The original's thread i draws positions 4i to 4i + 3 of the stream for the entries i, i + T, i + 2T and
     i + 3T, T threads in all.
     """
-    threads = -(-(-(-count // _PER_THREAD)) // _BLOCK) * _BLOCK
+    threads = -(-count // (_PER_THREAD * _BLOCK)) * _BLOCK
     params = np.empty(_PER_THREAD * threads, np.float32)
     columns = params.reshape(_PER_THREAD, threads)
     jumps = _jumps(min(_CHUNK, threads), _PER_THREAD)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numba
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 # Products and sums may fuse, which is what the original does; nothing else is reordered.
@@ -81,7 +81,7 @@ def _emit_dot_rows(context: Any, builder: Any, signature: Any, args: Any) -> Any
 
 
 @intrinsic
-def add_row(typingctx, target, at, source, begin, weight, features):  # type: ignore[no-untyped-def]
+def add_row(typingctx, target, at, source, begin, weight, features):
     """target[at : at + F] += weight * source[begin : begin + F], as one vector operation.
 
     target, source: flat arrays of float32, or of uint16 that holds the bits of float16. With one of the
@@ -93,13 +93,40 @@ def add_row(typingctx, target, at, source, begin, weight, features):  # type: ig
 
 
 @intrinsic
-def dot_rows(typingctx, first, at, second, begin, features):  # type: ignore[no-untyped-def]
+def dot_rows(typingctx, first, at, second, begin, features):
     """The float32 inner product of first[at : at + F] and second[begin : begin + F]; see `add_row`."""
     return types.float32(first, types.int64, second, types.int64, features), _emit_dot_rows
 
 
+def _emit_adam_row(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    kind, width = signature.args[0], len(signature.args[-1])
+    vector = ir.VectorType(ir.FloatType(), width)
+    beta1, beta2, size, correction, eps = (
+        _splat(builder, builder.extract_value(args[6], i), width) for i in range(5)
+    )
+    one = _splat(builder, ir.Constant(ir.FloatType(), 1.0), width)
+    rows = [_row(context, builder, kind, table, args[3], width) for table in args[:3]]
+    (value_at, value), (first_at, first), (second_at, second) = rows
+    _, gradient = _row(context, builder, signature.args[4], args[4], args[5], width)
+
+    def mixed(old: Any, new: Any, keep: Any) -> Any:
+        change = builder.fmul(builder.fsub(one, keep), new, flags=["contract"])
+        return builder.fadd(builder.fmul(keep, old, flags=["contract"]), change, flags=["contract"])
+
+    first = mixed(first, gradient, beta1)
+    second = mixed(second, builder.fmul(gradient, gradient), beta2)
+    root = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(vector, [vector]), f"llvm.sqrt.v{width}f32"
+    )
+    divisor = builder.fadd(builder.fdiv(builder.call(root, [second]), correction), eps)
+    value = builder.fsub(value, builder.fmul(size, builder.fdiv(first, divisor)))
+    for new, pointer in ((value, value_at), (first, first_at), (second, second_at)):
+        builder.store(new, pointer).align = 4
+    return context.get_dummy_value()
+
+
 @intrinsic
-def prefetch(typingctx, array, position):  # type: ignore[no-untyped-def]
+def prefetch(typingctx, array, position):
     """Ask for the cache line of a flat array's element, without waiting for it."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -115,10 +142,21 @@ def prefetch(typingctx, array, position):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def count_bits(typingctx, word):  # type: ignore[no-untyped-def]
+def count_bits(typingctx, word):
     """How many bits of a uint64 are set, as int64."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.ctpop(args[0])
 
     return types.int64(types.uint64), emit
+
+
+@intrinsic
+def adam_row(typingctx, values, first, second, at, gradients, begin, settings, features):
+    """Adam's step for the numbers at ... at + F of flat float32 tables: values, first and second moments.
+
+    gradients: flat, of which begin ... begin + F are used. settings: float32 (beta1, beta2, step size, root
+    of the second moment's bias correction, eps). features: a tuple whose length is F.
+    """
+    tables = (values, first, second, types.int64, gradients, types.int64)
+    return types.void(*tables, settings, features), _emit_adam_row

@@ -108,8 +108,8 @@ def grid_layout(config: GridConfig) -> GridLayout:
         offset += level.size
         if offset > _MAX_ENTRIES:
             raise UserError(
-                f"level {len(levels) - 1} of the hash grid ends at entry {offset}, beyond 2^31: lower n_levels,"
-                " per_level_scale or log2_hashmap_size"
+                f"level {len(levels) - 1} of the hash grid ends at entry {offset}, beyond 2^31:"
+                " lower n_levels, per_level_scale or log2_hashmap_size"
             )
     return GridLayout(config, tuple(levels))
 
@@ -140,11 +140,8 @@ def _level(config: GridConfig, scale: float, offset: int) -> Level:
     indexed = resolution <= LARGEST_DENSE[dims]
     stride = resolution**dims if indexed else _UINT32 - 1
     hashed = config.kind == "Hash" and size < stride
-    if hashed:
-        factors = PRIMES[:dims]
-    else:
-        factors = tuple(resolution**axis if indexed else 0 for axis in range(dims))
-    return Level(scale, resolution, size, offset, hashed, factors)
+    strides = tuple(resolution**axis if indexed else 0 for axis in range(dims))
+    return Level(scale, resolution, size, offset, hashed, PRIMES[:dims] if hashed else strides)
 
 
 def _require(name: str, value: object, holds: bool, allowed: str) -> None:

@@ -1,4 +1,4 @@
-"""What a hash grid computes, in plain PyTorch: the definition that the fast implementations are tested against.
+"""What a hash grid computes, in plain PyTorch: the definition that fast implementations are tested against.
 
 Source: specs/hash_manifold 9.3 to 9.5 (tiny-cuda-nn 6ee3546).
 """
@@ -62,7 +62,7 @@ def corner_addresses(cell: Tensor, level: Level) -> Tensor:
 
 
 def corner_weights(fraction: Tensor, interpolation: Interpolation) -> Tensor:
-    """Weights [N, 2^D] of the corners, in the order of `corner_addresses`; 'Nearest': [N, 1], of the first."""
+    """Weights [N, 2^D] of the corners, as `corner_addresses` orders them; 'Nearest': [N, 1], of the first."""
     if interpolation == "Nearest":
         return torch.ones_like(fraction[:, :1])
     if interpolation == "Smoothstep":
