@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from common.cli import command_parser, positive, setup_logging
+from common.cli import add_boolean, command_parser, positive, setup_logging
 from common.errors import command
 from dataloader.formats import FORMATS, open_scene
 from dataloader.prepare.pipeline import PrepareOptions, prepare
@@ -23,13 +23,17 @@ python scripts/scene.py prepare photos/ scenes/fox
 python scripts/scene.py prepare video_frames/ scenes/walk --matcher sequential --max_size 1000
 python scripts/scene.py cache-rays scenes/fox outputs/fox_rays
 python scripts/scene.py cache-rays scenes/fox outputs/fox_rays_x4 --supersample 2 --max_size 2000
+python scripts/scene.py metashape temple/project.psz temple
+python scripts/scene.py metashape-cameras temple temple_mvsnet --dsp_factor 4
 """
 _DEFAULTS = PrepareOptions()
 
 
 def parse() -> argparse.Namespace:
     parser = command_parser(__doc__ or "", EXAMPLES)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{prepare,cache-rays}")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="{prepare,cache-rays,metashape,metashape-cameras}"
+    )
     shared = {
         "epilog": parser.epilog,
         "formatter_class": parser.formatter_class,
@@ -37,6 +41,7 @@ def parse() -> argparse.Namespace:
     }
     add_prepare(commands, shared)
     add_cache_rays(commands, shared)
+    add_metashape(commands, shared)
     return parser.parse_args()
 
 
@@ -114,6 +119,40 @@ def add_cache_rays(commands: Any, shared: dict[str, Any]) -> None:
     )
 
 
+def add_metashape(commands: Any, shared: dict[str, Any]) -> None:
+    sub = commands.add_parser(
+        "metashape",
+        help="Agisoft Metashape project -> cams.xml and a mesh (needs the Metashape module)",
+        description="Align the photos of a Metashape project and write OUT/cams.xml and OUT/1.obj. Then "
+        "export the undistorted photos from Metashape to OUT/images by hand; go on with metashape-cameras.",
+        **shared,
+    )
+    sub.add_argument("project", type=Path, metavar="PROJECT", help="project with photos (.psz or .psx)")
+    sub.add_argument("out", type=Path, metavar="OUT", help="folder for cams.xml and 1.obj")
+    sub = commands.add_parser(
+        "metashape-cameras",
+        help="Metashape's cams.xml and undistorted photos -> MVSNet folders cams_D and images_D",
+        description="Write OUT/cams_D/NAME_cam.txt and OUT/images_D/NAME.* from XML_SCENE/cams.xml and "
+        "XML_SCENE/images. Use them with --format mvsnet --images images_D.",
+        **shared,
+    )
+    sub.add_argument(
+        "scene", type=Path, metavar="XML_SCENE", help="folder that holds cams.xml and images/ (undistorted)"
+    )
+    sub.add_argument("out", type=Path, metavar="OUT", help="scene folder to write to; may be XML_SCENE")
+    sub.add_argument(
+        "--dsp_factor",
+        type=positive(int),
+        default=1,
+        metavar="D",
+        help="reduce the photos by this factor; 1 copies them (default: 1)",
+    )
+    sub.add_argument("--key", default="", metavar="PREFIX", help="put this before every file name")
+    add_boolean(
+        sub, "--apply_transform", help="move the cameras to world coordinates by the chunk's transform"
+    )
+
+
 def prepare_scene(args: argparse.Namespace) -> None:
     options = PrepareOptions(args.max_size, args.camera_model, args.matcher, args.depth_size)
     figures = prepare(args.photos, args.out, options, best_device())
@@ -135,11 +174,33 @@ def cache_rays(args: argparse.Namespace) -> None:
     )
 
 
+def metashape(args: argparse.Namespace) -> None:
+    from dataloader.prepare.metashape import reconstruct
+
+    cameras, mesh = reconstruct(args.project, args.out)
+    print(f"{cameras} and {mesh} written: export the undistorted photos to {args.out / 'images'} next")
+
+
+def metashape_cameras(args: argparse.Namespace) -> None:
+    from dataloader.prepare.metashape_cameras import convert
+
+    done = convert(args.scene, args.out, args.dsp_factor, args.key, args.apply_transform)
+    print(
+        f"{done.count} photos with cameras written to {done.images} and {done.cams}: use them with "
+        f"--format mvsnet --images {done.images.name}"
+    )
+
+
 @command
 def main() -> None:
     args = parse()
     setup_logging()
-    {"prepare": prepare_scene, "cache-rays": cache_rays}[args.command](args)
+    {
+        "prepare": prepare_scene,
+        "cache-rays": cache_rays,
+        "metashape": metashape,
+        "metashape-cameras": metashape_cameras,
+    }[args.command](args)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 A text holds the word `extrinsic`, a 4x4 world-to-camera matrix (OpenCV axes), the word `intrinsic`, a 3x3
 matrix in pixels (corner origin), and optionally a depth line: `near interval`, `near interval planes` or
-`near interval planes far`.
+`near interval planes far`. `pair.txt` names each photo's best partners; it is written, never read.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from common.errors import UserError
 from common.files import replacing
+from dataloader.formats.mvsnet_ranges import DepthLine, depth_line, format_pairs, pair_scores
 from dataloader.formats.shared import (
     PLANES,
     checked_camera,
@@ -127,20 +128,35 @@ def _bounds(depth: list[float]) -> tuple[float, float] | None:
 
 
 def write(scene: Scene, root: Path) -> list[str]:
-    """Write `images/` and `cams/`. Returns what the format cannot hold."""
+    """Write `images/` and `cams/`, and where photos observe points, `pair.txt`. Returns what the format
+    cannot hold.
+
+    Depth lines follow from the observed points where there are some, else from the records' bounds.
+    """
     store(scene, root)
     for record in scene.records:
+        line = None if scene.points is None else depth_line(scene.points, record.name, record.camera)
         with replacing(root / "cams" / f"{record.name}_cam.txt") as partial:
-            partial.write_text(format_camera(record.camera, record.bounds))
+            partial.write_text(format_camera(record.camera, line or _evenly(record.bounds)))
+    if scene.points is not None and scene.points.tracks:
+        with replacing(root / "pair.txt") as partial:
+            partial.write_text(format_pairs(pair_scores(scene.records, scene.points)))
     return not_stored(scene, "bounds")
 
 
-def format_camera(camera: Cameras, bounds: tuple[float, float] | None) -> str:
-    """The text of one camera, with all digits; depth line `near interval 192 far` where bounds are known."""
+def _evenly(bounds: tuple[float, float] | None) -> DepthLine | None:
+    """192 planes between near and far."""
+    if bounds is None:
+        return None
+    near, far = bounds
+    return near, (far - near) / (PLANES - 1), PLANES, far
+
+
+def format_camera(camera: Cameras, depth: DepthLine | None) -> str:
+    """The text of one camera, with all digits; depth: the numbers of its depth line, if it gets one."""
     lines = ["extrinsic", *_rows(camera.w2c.numpy()), "", "intrinsic", *_rows(camera.K.numpy())]
-    if bounds is not None:
-        near, far = bounds
-        lines += ["", f"{near!r} {(far - near) / (PLANES - 1)!r} {PLANES} {far!r}"]
+    if depth is not None:
+        lines += ["", " ".join(repr(value) for value in depth)]
     return "\n".join(lines) + "\n"
 
 

@@ -17,6 +17,7 @@ from geometry.mesh_files import read_mesh
 from geometry.rasterize import Rasterizer, interpolate
 from geometry.raycast import clip_matrix
 from tests.parity.cases import Case, case_name, collect
+from tests.parity.hash_manifold_data import check_colmap_to_mvsnet, check_metashape_xml, check_ray_cache
 
 _METHOD = "belongs to the hash-grid method, not built yet"
 NOT_BUILT = {
@@ -30,9 +31,6 @@ NOT_BUILT = {
     "checkpoint_layout": _METHOD,
     "train_steps": _METHOD,
     "render_test_view": _METHOD,
-    "ray_cache": "belongs to the hash-grid method's data, not built yet",
-    "metashape_xml": "belongs to the hash-grid method's data, not built yet",
-    "colmap_to_mvsnet": "belongs to the hash-grid method's data, not built yet",
 }
 
 
@@ -109,7 +107,11 @@ def close_where(case: Case, name: str, values: Tensor, kept: Tensor) -> None:
 CHECKS: dict[str, Callable[..., None]] = {
     "camera_mvsnet": check_camera_mvsnet,
     "mesh_raycast": check_mesh_raycast,
+    "ray_cache": check_ray_cache,
+    "metashape_xml": check_metashape_xml,
+    "colmap_to_mvsnet": check_colmap_to_mvsnet,
 }
+WITH_FOLDER = {"mesh_raycast", "ray_cache", "metashape_xml", "colmap_to_mvsnet"}  # checks that write files
 CASES = collect("hash_manifold", NOT_BUILT)
 
 
@@ -117,7 +119,7 @@ CASES = collect("hash_manifold", NOT_BUILT)
 def test_agrees_with_the_original(case: Case, tmp_path: Path) -> None:
     assert case.kind in CHECKS, f"no check understands the kind {case.kind!r}"
     check = CHECKS[case.kind]
-    check(case, tmp_path) if case.kind == "mesh_raycast" else check(case)
+    check(case, tmp_path) if case.kind in WITH_FOLDER else check(case)
     case.finish()
 
 
