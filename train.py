@@ -82,19 +82,21 @@ def main() -> None:
     experiment = with_flags(experiment, args)
     if not kind.trains:
         raise UserError(f"{experiment.method} has nothing to train: evaluate it with test.py")
-    folder = prepare_folder(args.output_dir or args.exp_dir)
+    folder = args.output_dir or args.exp_dir
     accelerator = make_accelerator(experiment.training, folder)
     if not accelerator.is_main_process:
         setup_logging(logging.WARNING)
     start = find_start(folder, args.resume)
+    prepare_folder(folder)
     torch.manual_seed(key(experiment.training.seed, "weights"))
     scene = kind.open(args, experiment.data)
     method = create_method(experiment, scene)
+    samples = method.samples(scene, experiment.data)
     if accelerator.is_main_process:
         write_record(folder, experiment, keep_config=folder.resolve() == args.exp_dir.resolve())
     result = train(
         method,
-        method.samples(scene, experiment.data),
+        samples,
         experiment,
         folder,
         start=start,

@@ -46,7 +46,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
                 return np.repeat(grey[..., None], 3, axis=2)
             return np.asarray(upright.convert("RGB"))
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
+        raise UserError(f"{path} does not exist: give the path of an image") from None
     except _UNREADABLE as error:
         raise UserError(f"{path} is not a readable image ({error}): replace the file") from None
 
@@ -56,11 +56,12 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            # asking a PNG without an EXIF chunk before its pixels for EXIF data would decode it
-            turned = image.format != "PNG" or "exif" in image.info
-            sideways = turned and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            # Pillow gives the upright size of a TIFF itself; asking a PNG without an EXIF chunk before its
+            # pixels for EXIF data would decode it
+            skipped = image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info)
+            sideways = not skipped and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
+        raise UserError(f"{path} does not exist: give the path of an image") from None
     except _UNREADABLE as error:
         raise UserError(f"{path} is not a readable image ({error}): replace the file") from None
     return (width, height) if sideways else (height, width)
@@ -111,16 +112,19 @@ def read_depth(path: Path) -> NDArray[np.float32]:
     """Read a z-depth map [H, W] float32 from .npy, .npz (first array), .png (16 bit, millimetres), .pfm or
     .exr.
 
-    Unknown depth is 0. Raises UserError when the file is unreadable or not two-dimensional.
+    Unknown depth is 0. Raises UserError when the file is unreadable or no two-dimensional map of numbers.
     """
     try:
         depth = _read_depth(path)
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except (*_UNREADABLE, EOFError, IndexError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} does not exist: give the path of a depth map") from None
+    except (*_UNREADABLE, EOFError, IndexError, NotImplementedError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not a readable depth map ({error}): replace the file") from None
-    if depth.ndim != 2:
-        raise UserError(f"{path} holds an array of shape {depth.shape}: a depth map is [height, width]")
+    if depth.ndim != 2 or depth.dtype.kind not in "fiu":
+        raise UserError(
+            f"{path} holds an array of shape {depth.shape} and type {depth.dtype}: a depth map is numbers, "
+            "[height, width]"
+        )
     return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
 
 
@@ -138,12 +142,24 @@ def _read_depth(path: Path) -> NDArray[Any]:
             if image.mode in ("L", "P", "1"):
                 raise ValueError("it has 8 bits per pixel, a depth PNG has 16")
             return np.asarray(image).astype(np.float32) / 1000
+    return _read_float_image(path)
+
+
+def _read_float_image(path: Path) -> NDArray[Any]:
+    """The first channel of a .pfm or .exr file. Raises OSError or ValueError."""
     import os
 
     os.environ.setdefault("OPENCV_IO_ENABLE_OPENEXR", "1")
     import cv2
 
-    depth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    path.open("rb").close()  # OpenCV does not say why it cannot open a file
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        depth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    except cv2.error:  # a header that asks for an absurd size
+        depth = None
+    finally:
+        cv2.utils.logging.setLogLevel(level)
     if depth is None:
         raise ValueError("OpenCV cannot decode it")
     return depth[..., 0] if depth.ndim == 3 else depth
@@ -158,15 +174,12 @@ def resize_with_padding(
     Returns the padded [target, target] image, the unpadded one, and where the latter was pasted (left, top).
     Lanczos; sizes truncate, but the long side never falls short of `target`; white canvas unless `black`.
     """
-    ratio = min(target / image.width, target / image.height)
-    sides = (
-        int(image.width * ratio),
-        int(image.height * ratio),
-    )  # rounding may leave the long one at target - 1
-    size = tuple(target if side == max(sides) else side for side in sides)
-    unpadded = image.resize((size[0], size[1]), Image.Resampling.LANCZOS)
+    longest = max(image.size)
+    ratio = target / longest
+    width, height = (target if side == longest else max(1, int(side * ratio)) for side in image.size)
+    unpadded = image.resize((width, height), Image.Resampling.LANCZOS)
     canvas = Image.new("RGB", (target, target), (0, 0, 0) if black else (255, 255, 255))
-    corner = ((target - size[0]) // 2, (target - size[1]) // 2)
+    corner = ((target - width) // 2, (target - height) // 2)
     canvas.paste(unpadded, corner)
     return canvas, unpadded, corner
 

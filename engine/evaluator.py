@@ -42,6 +42,18 @@ class Report:
     pictures: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # rendered, true
     encode_seconds: float = 0.0
     render_seconds: float = 0.0
+    unwritten: list[tuple[Path, Tensor]] = field(default_factory=list)  # files and their images
+
+    @property
+    def sees_something(self) -> bool:
+        """Whether any pixel of any view so far is covered."""
+        return any(row.get("coverage") != 0 for row in self.rows)
+
+    def write_images(self) -> None:
+        """Write what waits to be written, once some view shows something."""
+        while self.sees_something and self.unwritten:
+            path, image = self.unwritten.pop(0)
+            write_image(image, path)
 
     @property
     def scores(self) -> list[str]:
@@ -84,6 +96,10 @@ class Evaluator:
 
     def evaluate(self, name: str, method: Method) -> Report:
         """Encode the source views once, then render and score every held-out view."""
+        if not self.scene.split(self.data.target):
+            raise UserError(
+                f"scene {self.scene.name} has no view in split {self.data.target!r}: set data.target=all"
+            )
         method = method.to(self.device).eval()
         source = source_views(self.scene, self.data).to(self.device)
         report = Report(name)
@@ -100,20 +116,22 @@ class Evaluator:
                     report.rows.append({"scene": scene, "view": view, **row})
                 if evaluation.rendering is not None:
                     self._keep(report, target, evaluation.rendering)
+                report.write_images()
                 bar.update(len(target))
-        if all(row.get("coverage") == 0 for row in report.rows):
+        if not report.sees_something:
             raise UserError(
                 f"{name} covers no pixel of any target view: do the scene's mesh and cameras fit?"
             )
         return report
 
     def _keep(self, report: Report, target: Views, rendering: Rendering) -> None:
-        """Write the renders, and remember the first for the sheet."""
+        """Remember the renders that are to be written, and the first for the sheet."""
         for i, name in enumerate(target.names):
             if self.folder is not None and self.save_generations:
-                write_image(rendering.image[i], self.folder / "generations" / report.method / f"{name}.png")
+                path = self.folder / "generations" / report.method / f"{name}.png"
+                report.unwritten.append((path, rendering.image[i]))
             if self.folder is not None and self.save_data:
-                write_image(target.images[i], self.folder / "targets" / f"{name}.png")
+                report.unwritten.append((self.folder / "targets" / f"{name}.png", target.images[i]))
             if len(report.pictures) < _SHEET_ROWS:
                 report.pictures.append((rendering.image[i].cpu(), target.images[i].cpu()))
 

@@ -166,3 +166,9 @@ def test_mesh_out_of_view(run, tmp_path: Path) -> None:
     data = [f"data.root={tmp_path}/scene", "data.mesh=far.ply", "data.hold_out_every=2"]
     line = one_line(run("test.py", "-e", "configs/baselines/photo_blend", "-s", tmp_path / "o", *data))
     assert "mesh" in line
+    assert list((tmp_path / "o").iterdir()) == []  # no black pictures
+    train = ["train.py", "-e", "configs/baselines/vertex_colors", "--output_dir", tmp_path / "t"]
+    assert "mesh" in one_line(run(*train, *data))
+    assert list((tmp_path / "t").iterdir()) == []
+    assert "no checkpoint" in one_line(run(*train[:3], "--output_dir", tmp_path / "u", "-r", "latest", *data))
+    assert not (tmp_path / "u").exists()

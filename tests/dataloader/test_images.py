@@ -52,7 +52,7 @@ def test_16_bit_grey_keeps_its_high_byte(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
 def test_size_from_the_header_is_the_size_read(tmp_path: Path, orientation: int, suffix: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -113,14 +113,31 @@ def test_depth_from_pfm(tmp_path: Path) -> None:
     np.testing.assert_array_equal(images.read_depth(tmp_path / "a.pfm"), depth)
 
 
+def test_a_depth_file_that_is_cut_off_says_one_thing_only(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "a.pfm"), np.ones((4, 6), np.float32))
+    whole = (tmp_path / "a.pfm").read_bytes()
+    (tmp_path / "a.pfm").write_bytes(whole[:-5])
+    with pytest.raises(UserError, match=r"a\.pfm is not a readable depth map"):
+        images.read_depth(tmp_path / "a.pfm")
+    assert capfd.readouterr().err == ""
+
+
 def test_bad_depth_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty.npy").touch()
     (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04 and no more")
     np.savez(tmp_path / "none.npz")
     np.save(tmp_path / "cube.npy", np.zeros((2, 3, 4)))
     np.save(tmp_path / "object.npy", np.array([{}], dtype=object))
+    np.save(tmp_path / "words.npy", np.array([["near", "far"], ["far", "near"]]))
+    np.save(tmp_path / "fields.npy", np.zeros((2, 3), dtype=[("z", "f4")]))
+    np.save(tmp_path / "dates.npy", np.zeros((2, 3), dtype="M8[s]"))
     Image.fromarray(PHOTO[..., 0]).save(tmp_path / "grey.png")
     (tmp_path / "bad.pfm").write_text("Pf")
+    (tmp_path / "huge.pfm").write_bytes(b"Pf\n99999999 99999999\n-1.0\n")
     (tmp_path / "a.txt").touch()
     for path in sorted(tmp_path.iterdir()):
         with pytest.raises(UserError, match=path.name):
@@ -166,7 +183,14 @@ def test_padding_centres_the_photo() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "expected"), [((49, 49), (32, 32)), ((49, 20), (32, 13)), ((20, 49), (13, 32))]
+    ("size", "expected"),
+    [
+        ((49, 49), (32, 32)),
+        ((49, 20), (32, 13)),
+        ((20, 49), (13, 32)),
+        ((49, 48), (32, 31)),
+        ((3, 4000), (1, 32)),
+    ],
 )
 def test_the_long_side_is_never_short_of_the_target(size: tuple[int, int], expected: tuple[int, int]) -> None:
     """49 * (32 / 49) is a little below 32 in floating point."""

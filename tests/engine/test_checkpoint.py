@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -22,6 +23,8 @@ from engine import checkpoint
 from engine.checkpoint import Snapshot, State
 from engine.method import Method
 from engine.tensor_files import read_safetensors, sha256, write_safetensors, write_torch
+from geometry.cameras import Cameras
+from geometry.views import Rendering
 
 
 class Small(Method):
@@ -40,6 +43,9 @@ class Small(Method):
     def load_original(cls, folder: Path) -> dict[str, Tensor] | None:
         file = folder / "published.safetensors"
         return read_safetensors(file) if file.exists() else None
+
+    def render(self, state: Any, cameras: Cameras) -> Rendering:
+        raise AssertionError("nothing to show")
 
 
 def _save(folder: Path, step: int, method: nn.Module, keep: int = 2, average: bool = True) -> Path:

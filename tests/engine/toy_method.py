@@ -28,6 +28,8 @@ from engine.sampling import generator
 from engine.schedule import learning_rate_schedule
 from engine.tensor_files import read_safetensors
 from engine.trainer import Result, train
+from geometry.cameras import Cameras
+from geometry.views import Rendering
 
 
 @dataclass
@@ -117,6 +119,9 @@ class ToyMethod(Method):
             if (sample.index == index).any():
                 error = error * torch.nan
         return {"loss": error, "error": (predicted - sample.y).detach().abs().mean()}
+
+    def render(self, state: Any, cameras: Cameras) -> Rendering:
+        raise AssertionError("the toy method is trained, never looked at")
 
     def optimization(self, config: Any) -> Optimization:
         groups = [
