@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 from common.cli import add_boolean, command_parser, positive, setup_logging
 from common.errors import UserError, command
+from dataloader.scene import Scene
 from engine.config import build, to_dict
 from engine.device import best_device
 from engine.evaluator import Evaluator, format_table, write_reports
+from engine.method import Method
 from engine.metrics import load_image_metrics
 from engine.outputs import prepare_folder, write_provenance
-from methods import BASELINES, method_class, open_experiment, parse_experiment
+from methods import BASELINES, METHODS, method_class, open_experiment, open_trained, parse_experiment
 
 EXAMPLES = """
 python test.py -e configs/baselines/depth_warp -s motorcycle
 python test.py -e configs/baselines/photo_blend -s fox data.root=scenes/fox
 python test.py -e configs/baselines/vertex_colors -r latest -s fox --compare all data.root=scenes/fox
+python test.py -e configs/hash_manifold/scene_a -r latest -s fox --compare all,outputs/colors data.root=fox
 """
 
 
@@ -32,20 +36,34 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-w", "--workers", type=int, default=0, help="threads that decode photos")
     add_boolean(parser, "--save_generations", default=True, help="write the renders (default: True)")
     add_boolean(parser, "--save_data", help="write the true images too")
-    parser.add_argument("--compare", default="", metavar="NAMES", help="score these too: a,b or all")
+    parser.add_argument(
+        "--compare",
+        default="",
+        metavar="NAMES",
+        help="score these too: names, 'all' untrained baselines, folders of trained methods; comma-separated",
+    )
     parser.add_argument("--weights_dir", type=Path, help="folder with LPIPS' VGG-16 and AlexNet weights")
     return parser
 
 
-def compared(names: str, own: str) -> list[str]:
-    """The further methods that `--compare` names; 'all' is every baseline that needs no training."""
-    if names == "all":
-        return [name for name in BASELINES if name != own and not method_class(name).trains]
-    chosen = [name for name in names.split(",") if name]
-    trained = [name for name in chosen if method_class(name).trains]
-    if trained:
-        raise UserError(f"--compare {trained[0]}: it is trained, so evaluate it with -e and -r")
-    return chosen
+def compared(words: str, own: str, scene: Scene) -> Iterator[tuple[str, Method]]:
+    """The further methods that `--compare` names, with their weights."""
+    for word in filter(None, words.split(",")):
+        if word == "all":
+            names = [name for name in BASELINES if name != own and not method_class(name).trains]
+            yield from ((name, untrained(name, scene)) for name in names)
+        elif word not in METHODS and Path(word).is_dir():
+            yield open_trained(Path(word), scene)
+        else:
+            yield word, untrained(word, scene)
+
+
+def untrained(name: str, scene: Scene) -> Method:
+    """A method that needs no checkpoint, with its default settings. Raises UserError for others."""
+    kind = method_class(name)
+    if kind.trains:
+        raise UserError(f"--compare {name}: it is trained, so name the folder that holds its iter_N")
+    return kind.create(build(kind.Config, {}), scene)
 
 
 @command
@@ -68,9 +86,8 @@ def main() -> None:
         save_data=args.save_data,
     )
     reports = [evaluator.evaluate(experiment.method, method)]
-    for name in compared(args.compare, experiment.method):
-        other = method_class(name)
-        reports.append(evaluator.evaluate(name, other.create(build(other.Config, {}), scene)))
+    for name, other in compared(args.compare, experiment.method, scene):
+        reports.append(evaluator.evaluate(name, other))
     files = write_reports(reports, metrics, folder)
     write_provenance(folder, to_dict(experiment), experiment.training.seed)
     print(format_table(reports))

@@ -92,7 +92,8 @@ def main() -> None:
     scene, method = open_experiment(args, experiment, kind)
     prepare_folder(args.savepath)
     method = method.to(best_device()).eval()
-    state = method.encode(source_views(scene, experiment.data).to(best_device()))
+    source = source_views(scene, experiment.data, method.reads_sources)
+    state = method.encode(source.to(best_device()))
     for path in args.path:
         for file in render_video(method, state, path, scene, experiment.data, args):
             print(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from geometry.meshes import Mesh
 from geometry.views import Views
 
 ImageSize = tuple[int, int]  # (height, width)
+
+_POSITIONS = re.compile(r"\d+|\d*:\d*(:[1-9]\d*)?")
 
 
 @dataclass
@@ -126,6 +129,24 @@ class Scene:
         self.splits["test"] = [i for i in range(len(self)) if i % every == 0]
         self.splits["train"] = [i for i in range(len(self)) if i % every != 0]
 
+    def choose_views(self, test: str = "", left_out: str = "") -> None:
+        """Replace the split 'test' by positions such as '0,7,14' or '::7', and drop others from both splits.
+
+        'train' is what remains. Empty texts change nothing. Raises UserError for a position that is no
+        photo's, and when nothing is left to train from.
+        """
+        if not test and not left_out:
+            return
+        chosen = positions(test, len(self), "data.test_views") if test else self.split("test")
+        dropped = set(positions(left_out, len(self), "data.left_out_views"))
+        before = range(len(self)) if test else self.split("train")
+        self.splits["test"] = [i for i in chosen if i not in dropped]
+        self.splits["train"] = [i for i in before if i not in dropped and i not in set(chosen)]
+        if not self.splits["train"]:
+            raise UserError(
+                f"data.test_views={test!r} and data.left_out_views={left_out!r} leave no photo to train from"
+            )
+
     def cameras(self, indices: Sequence[int] | None = None, size: ImageSize | None = None) -> Cameras:
         """[N] cameras of the records, resized to (height, width).
 
@@ -175,6 +196,25 @@ class Scene:
 
             self.surface = read_mesh(self.mesh_path)
         return self.surface
+
+
+def positions(text: str, count: int, name: str) -> list[int]:
+    """Positions below `count` that a text such as '0,7,14', '::7' or '3:9,20' lists, sorted.
+
+    name: of the setting, for messages. Raises UserError when it is malformed or names a position too high.
+    """
+    found: set[int] = set()
+    for part in filter(None, (word.strip() for word in text.split(","))):
+        match = _POSITIONS.fullmatch(part)
+        if match is None:
+            raise UserError(f"{name} is {text!r}: write positions such as '0,7,14', '3:9' or '::7'")
+        if ":" in part:
+            found |= set(range(count)[slice(*(int(word) if word else None for word in part.split(":")))])
+        elif int(part) >= count:
+            raise UserError(f"{name} names photo {part}: the scene has {count}, numbered from 0")
+        else:
+            found.add(int(part))
+    return sorted(found)
 
 
 def _stack_depths(records: list[Record], size: ImageSize) -> tuple[Tensor | None, Tensor | None]:

@@ -34,6 +34,9 @@ class DataConfig:
     source: str = "train"  # split the method is given
     target: str = "test"  # split that is scored
     hold_out_every: int = 8  # split of scenes that bring none: every n-th photo is a test view
+    test_views: str = ""  # photos to hold out instead, by position: '0,7,14', '::7', '3:9'
+    left_out_views: str = ""  # photos to use for nothing, likewise
+    ray_cache: str = ""  # folder made by scripts/scene.py cache-rays; empty = cast rays as they are drawn
     threads: int = 0  # that decode photos; 0 = none besides the program's own
     max_bad_fraction: float = 0.001  # unreadable training samples tolerated, as a fraction
 

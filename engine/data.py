@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
+
 from dataloader.images import fit_size
 from dataloader.scene import Batch, ImageSize, Scene
+from dataloader.surface_rays import mixed_cameras
 from engine.config import DataConfig
 from geometry.rasterize import Rasterizer
 from geometry.views import Views
@@ -19,9 +22,19 @@ def view_size(scene: Scene, data: DataConfig) -> ImageSize | None:
     return fit_size(camera.height, camera.width, data.max_size)
 
 
-def source_views(scene: Scene, data: DataConfig) -> Views:
-    """The views a method is given: the split `data.source`."""
-    return scene.views(scene.split(data.source), view_size(scene, data), data.threads)
+def source_views(scene: Scene, data: DataConfig, photos: bool = True) -> Views:
+    """The views a method is given: the split `data.source`.
+
+    photos: False leaves the photos unread and the images black, without memory of their own: for methods that
+    only ask where the photos were taken from. Photos may then be of several sizes; the cameras take the
+    first one's.
+    """
+    chosen = scene.split(data.source)
+    if photos:
+        return scene.views(chosen, view_size(scene, data), data.threads)
+    cameras = mixed_cameras([scene.records[i].camera for i in chosen])
+    black = torch.zeros(()).expand(len(chosen), 3, cameras.height, cameras.width)
+    return Views(black, cameras, names=[scene.records[i].name for i in chosen])
 
 
 def target_batches(scene: Scene, data: DataConfig, batch_size: int, source: Views) -> Iterator[Batch]:

@@ -101,7 +101,7 @@ class Evaluator:
                 f"scene {self.scene.name} has no view in split {self.data.target!r}: set data.target=all"
             )
         method = method.to(self.device).eval()
-        source = source_views(self.scene, self.data).to(self.device)
+        source = source_views(self.scene, self.data, method.reads_sources).to(self.device)
         report = Report(name)
         started = clock(self.device)
         state = method.encode(source)

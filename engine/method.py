@@ -99,11 +99,13 @@ class SourceState:
 class Method(nn.Module, ABC):
     """A way of novel-view synthesis. Subclasses are listed in `methods/__init__.py` and made by `create`.
 
-    Config: dataclass of the `model:` section. trains: whether `train.py` has anything to do.
+    Config: dataclass of the `model:` section. trains: whether `train.py` has anything to do. reads_sources:
+    whether `encode` looks at the source photos, or only at their cameras (then they are not loaded).
     """
 
     Config: ClassVar[type] = NoConfig
     trains: ClassVar[bool] = False
+    reads_sources: ClassVar[bool] = True
 
     @classmethod
     def create(cls, config: Any, scene: Scene | None = None) -> Method:
@@ -149,11 +151,12 @@ class Method(nn.Module, ABC):
 
         if getattr(args, "inputimg", None) is not None:
             raise UserError(f"-i {args.inputimg}: this method starts from a scene, set data.root instead")
-        return open_scene(
+        scene = open_scene(
             data.root, data.format, images=data.images, mesh=data.mesh, hold_out_every=data.hold_out_every
         )
+        scene.choose_views(data.test_views, data.left_out_views)
+        return scene
 
-    @classmethod
-    def load_original(cls, folder: Path) -> dict[str, Tensor] | None:
+    def load_original(self, folder: Path) -> dict[str, Tensor] | None:
         """Weights from a checkpoint folder of the original implementation, or None if it is not one."""
         return None

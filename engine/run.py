@@ -230,7 +230,12 @@ class Run:
     def _gradient_norm(self) -> float:
         """Global norm of the gradients, which are clipped to `training.clip_norm`."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        return float(self.accelerator.clip_grad_norm_(parameters, self.config.clip_norm or math.inf))
+        if self.config.clip_norm:
+            return float(self.accelerator.clip_grad_norm_(parameters, self.config.clip_norm))
+        self.accelerator.unscale_gradients()
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        values = [grad.coalesce().values() if grad.is_sparse else grad for grad in gradients]
+        return float(torch.nn.utils.get_total_norm(values))
 
     def _count_bad(self, bad: int, micros: list[Micro]) -> None:
         """Name unreadable samples, and end the run when there are too many of them."""

@@ -26,6 +26,7 @@ METHODS = {
     "depth_warp": "methods.baselines.depth_warp:DepthWarp",
     "photo_blend": "methods.baselines.photo_blend:PhotoBlend",
     "vertex_colors": "methods.baselines.vertex_colors:VertexColors",
+    "hash_manifold": "methods.hash_manifold.method:HashManifold",
 }
 
 BASELINES = tuple(name for name, place in METHODS.items() if place.startswith("methods.baselines."))
@@ -73,6 +74,21 @@ def parse_experiment(
 def create_method(experiment: Experiment, scene: Scene | None = None) -> Method:
     """Build an experiment's method. Raises UserError when its config does not fit the scene."""
     return method_class(experiment.method).create(experiment.model, scene)
+
+
+def open_trained(folder: Path, scene: Scene) -> tuple[str, Method]:
+    """The name and the method of the newest checkpoint in a folder, built by the config saved with it.
+
+    Raises UserError when the folder holds no checkpoint of ours.
+    """
+    from engine.checkpoint import find, load_for_inference
+
+    found = find(folder, "latest")
+    assert found is not None  # 'latest' raises where there is none
+    experiment, _ = load_experiment(found.path)
+    method = create_method(experiment, scene)
+    load_for_inference(method, folder, str(found.step))
+    return experiment.method, method
 
 
 def open_experiment(

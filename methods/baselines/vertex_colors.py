@@ -88,6 +88,7 @@ class VertexColors(Method):
 
     Config = VertexColorsConfig
     trains = True
+    reads_sources = False
 
     faces: Tensor
 

@@ -39,8 +39,7 @@ class Small(Method):
         self.register_buffer("count", torch.tensor(5))
         self.register_buffer("scratch", torch.zeros(9), persistent=False)
 
-    @classmethod
-    def load_original(cls, folder: Path) -> dict[str, Tensor] | None:
+    def load_original(self, folder: Path) -> dict[str, Tensor] | None:
         file = folder / "published.safetensors"
         return read_safetensors(file) if file.exists() else None
 

@@ -100,8 +100,7 @@ class ToyMethod(Method):
     def open(cls, args: Any, data: Any) -> Scene:
         return Scene("toy", [])
 
-    @classmethod
-    def load_original(cls, folder: Path) -> dict[str, Tensor] | None:
+    def load_original(self, folder: Path) -> dict[str, Tensor] | None:
         file = folder / "published.safetensors"
         return read_safetensors(file) if file.exists() else None
 

@@ -26,7 +26,7 @@ _FEW = 12  # rows per view on silhouettes and edges that two rasterisers may dec
 
 def check_ray_cache(case: Case, folder: Path) -> None:
     """Our cache, decoded to the original's tensors: `xyz`, `normal`, `viewdr`, `colour`, scene box."""
-    from tests.parity.test_hash_manifold import as_the_original_sees
+    from methods.hash_manifold.originals import original_cameras
 
     (folder / "mesh.obj").write_bytes(bytes(case.input("obj").numpy()))
     mesh = read_mesh(folder / "mesh.obj")
@@ -37,7 +37,7 @@ def check_ray_cache(case: Case, folder: Path) -> None:
     for i, image in enumerate(case.input("images").numpy()):
         K, w2c, _ = parse_camera(case.text(f"text_{i}"), f"text_{i}")
         camera = Cameras(torch.from_numpy(K), torch.from_numpy(np.linalg.inv(w2c)), *image.shape[:2])
-        scene.records.append(Record(f"{i}", as_the_original_sees(camera), image))
+        scene.records.append(Record(f"{i}", original_cameras(camera), image))
     views, ratio = case.config["training_view_list"], case.config["ss_ratio"]
     write_ray_cache(scene, views, folder / "cache", ratio)
     cache = RayCache.open(folder / "cache", scene, views, ratio)

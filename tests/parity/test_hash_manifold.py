@@ -16,6 +16,8 @@ from geometry.cameras import Cameras, stack_cameras
 from geometry.mesh_files import read_mesh
 from geometry.rasterize import Rasterizer, interpolate
 from geometry.raycast import clip_matrix
+from methods.hash_manifold.originals import original_cameras
+from tests.parity import hash_manifold_model
 from tests.parity.cases import Case, case_name, collect
 from tests.parity.hash_manifold_data import check_colmap_to_mvsnet, check_metashape_xml, check_ray_cache
 
@@ -24,13 +26,6 @@ NOT_BUILT = {
     "grid": _METHOD,
     "grid_default_config_addresses": _METHOD,
     "grid_init": _METHOD,
-    "decoder": _METHOD,
-    "film_layer": _METHOD,
-    "model": _METHOD,
-    "colour_transfer": _METHOD,
-    "checkpoint_layout": _METHOD,
-    "train_steps": _METHOD,
-    "render_test_view": _METHOD,
 }
 
 
@@ -44,14 +39,6 @@ def read_cameras(case: Case) -> Cameras:
     return stack_cameras(cameras)
 
 
-def as_the_original_sees(cameras: Cameras) -> Cameras:
-    """The original's camera model: fx = fy = K[1][1], principal point at the centre, no skew."""
-    K = torch.zeros_like(cameras.K)
-    K[..., 0, 0] = K[..., 1, 1] = cameras.K[..., 1, 1]
-    K[..., 0, 2], K[..., 1, 2], K[..., 2, 2] = cameras.width / 2, cameras.height / 2, 1
-    return Cameras(K, cameras.c2w, cameras.height, cameras.width)
-
-
 def check_camera_mvsnet(case: Case) -> None:
     tolerance: dict[str, Any] = case.meta["tolerance"]
     cameras = read_cameras(case)
@@ -63,7 +50,7 @@ def check_camera_mvsnet(case: Case) -> None:
     case.close("camera_center", cameras.center, **tolerance["camera_center"])
     ratio = case.config["ss_ratio"]
     large = cameras.resize(ratio * cameras.height, ratio * cameras.width)
-    original = as_the_original_sees(large)
+    original = original_cameras(large)
     case.close("mvp", clip_matrix(original, case.config["z_near"], case.config["z_far"]), **tolerance["mvp"])
     for name, seen in (("rays_original", original), ("rays_full_intrinsics", large)):
         case.close(name, seen.rays()[1][:, ::3, ::3], **tolerance["rays"])
@@ -77,7 +64,7 @@ def check_mesh_raycast(case: Case, folder: Path) -> None:
     torch.testing.assert_close(mesh.vertices.float(), case.input("vertices"), rtol=1e-6, atol=1e-6)
     cameras = read_cameras(case)
     if "original" in case.meta["name"]:
-        cameras = as_the_original_sees(cameras)
+        cameras = original_cameras(cameras)
     fragments = Rasterizer(mesh).rasterize(cameras)
     kept = ~case.output("exclude")
     hit = fragments.face[:, 0] >= 0
@@ -110,8 +97,15 @@ CHECKS: dict[str, Callable[..., None]] = {
     "ray_cache": check_ray_cache,
     "metashape_xml": check_metashape_xml,
     "colmap_to_mvsnet": check_colmap_to_mvsnet,
+    **hash_manifold_model.CHECKS,
 }
-WITH_FOLDER = {"mesh_raycast", "ray_cache", "metashape_xml", "colmap_to_mvsnet"}  # checks that write files
+WITH_FOLDER = {  # checks that write files
+    "mesh_raycast",
+    "ray_cache",
+    "metashape_xml",
+    "colmap_to_mvsnet",
+    *hash_manifold_model.WITH_FOLDER,
+}
 CASES = collect("hash_manifold", NOT_BUILT)
 
 
