@@ -11,7 +11,7 @@ help: ## print this list
 setup: ## install into .venv (./setup_env.sh --help: other builds of torch, CUDA extensions)
 	@./setup_env.sh
 
-demo: setup ## lift a stereo photo, train a baseline, render videos, print a table of metrics
+demo: setup ## lift a stereo photo, train a surface renderer, render videos, print a table of metrics
 	$(PYTHON_BIN) scripts/demo.py
 
 test: setup ## run the tests (minutes)

@@ -29,17 +29,21 @@ OUT = Path("outputs/demo")  # emptied by every run
 
 def commands() -> list[str]:
     """The demo's commands, in order."""
-    lift, train = "-e configs/baselines/depth_warp", "-e configs/baselines/vertex_colors"
+    lift, colors = "-e configs/baselines/depth_warp", "-e configs/baselines/vertex_colors"
+    surface = "-e configs/hash_manifold/demo"
     launch = f"{sys.executable} -m accelerate.commands.launch --config_file acc_configs/cpu.yaml"
-    checkpoint = f"--output_dir {OUT}/room/training"
+    baseline, checkpoint = f"--output_dir {OUT}/room/vertex_colors", f"--output_dir {OUT}/room/hash_manifold"
     return [
         # a real photo lifted by its true depth, then warped to the camera of a second photo
         f"python video_script.py {lift} -s {OUT}/motorcycle --path orbit spiral",
         f"python test.py {lift} -s ./{OUT}/motorcycle/test",
-        # a procedural scene: train, compare with every baseline on held-out views, fly through it
-        f"{launch} train.py {train} {checkpoint}",
-        f"python test.py {train} -r latest {checkpoint} -s ./{OUT}/room/test --compare all",
-        f"python video_script.py {train} -r latest {checkpoint} -s {OUT}/room --path interpolate",
+        # a procedural scene: train a baseline and the surface renderer, compare with every baseline on
+        # held-out views, fly through it
+        f"{launch} train.py {colors} {baseline}",
+        f"{launch} train.py {surface} {checkpoint}",
+        f"python test.py {surface} -r latest {checkpoint} -s ./{OUT}/room/test"
+        f" --compare all,{OUT}/room/vertex_colors",
+        f"python video_script.py {surface} -r latest {checkpoint} -s {OUT}/room --path interpolate",
     ]
 
 
