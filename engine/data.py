@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from common.errors import UserError
 from dataloader.images import fit_size
 from dataloader.scene import Batch, ImageSize, Scene
 from engine.config import DataConfig
@@ -19,9 +20,17 @@ def view_size(scene: Scene, data: DataConfig) -> ImageSize | None:
     return fit_size(camera.height, camera.width, data.max_size)
 
 
+def source_indices(scene: Scene, data: DataConfig) -> list[int]:
+    """The records a method is given. Raises UserError when the split `data.source` is empty."""
+    indices = scene.split(data.source)
+    if not indices:
+        raise UserError(f"scene {scene.name} has no photo in its split {data.source!r}: set data.source=all")
+    return indices
+
+
 def source_views(scene: Scene, data: DataConfig) -> Views:
     """The views a method is given: the split `data.source`."""
-    return scene.views(scene.split(data.source), view_size(scene, data), data.threads)
+    return scene.views(source_indices(scene, data), view_size(scene, data), data.threads)
 
 
 def target_batches(scene: Scene, data: DataConfig, batch_size: int, source: Views) -> Iterator[Batch]:
