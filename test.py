@@ -53,6 +53,7 @@ def main() -> None:
     setup_logging()
     args, experiment, kind = parse_experiment(build_parser())
     experiment.data.threads = args.workers
+    others = compared(args.compare, experiment.method)
     scene, method = open_experiment(args, experiment, kind)
     folder = args.savepath if args.savepath.startswith(("./", "/")) else f"quant_eval/{args.savepath}"
     folder = prepare_folder(Path(folder))
@@ -68,7 +69,7 @@ def main() -> None:
         save_data=args.save_data,
     )
     reports = [evaluator.evaluate(experiment.method, method)]
-    for name in compared(args.compare, experiment.method):
+    for name in others:
         other = method_class(name)
         reports.append(evaluator.evaluate(name, other.create(build(other.Config, {}), scene)))
     files = write_reports(reports, metrics, folder)
