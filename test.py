@@ -71,6 +71,7 @@ def main() -> None:
     setup_logging()
     args, experiment, kind = parse_experiment(build_parser())
     experiment.data.threads = args.workers
+    others = list(compared(args.compare, experiment.method, scene))
     scene, method = open_experiment(args, experiment, kind)
     folder = args.savepath if args.savepath.startswith(("./", "/")) else f"quant_eval/{args.savepath}"
     folder = prepare_folder(Path(folder))
@@ -86,7 +87,7 @@ def main() -> None:
         save_data=args.save_data,
     )
     reports = [evaluator.evaluate(experiment.method, method)]
-    for name, other in compared(args.compare, experiment.method, scene):
+    for name, other in others:
         reports.append(evaluator.evaluate(name, other))
     files = write_reports(reports, metrics, folder)
     write_provenance(folder, to_dict(experiment), experiment.training.seed)

@@ -11,15 +11,15 @@ import torch
 from common.cli import command_parser, positive, progress, setup_logging
 from common.errors import UserError, command
 from dataloader.images import to_uint8
-from dataloader.scene import Scene
 from engine.camera_paths import path_name, scene_path
-from engine.config import DataConfig, to_dict
+from engine.config import to_dict
 from engine.data import source_views
 from engine.device import best_device
 from engine.method import Method
 from engine.outputs import prepare_folder, write_provenance
 from engine.sheets import contact_sheet, write_sheet
 from engine.video import write_video
+from geometry.cameras import Cameras
 from geometry.path_files import write_camera_path
 from methods import open_experiment, parse_experiment
 
@@ -56,10 +56,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def render_video(
-    method: Method, state: object, path: str, scene: Scene, data: DataConfig, args: argparse.Namespace
+    method: Method, state: object, path: str, cameras: Cameras, fps: float, args: argparse.Namespace
 ) -> list[Path]:
     """Render one path and write its videos, contact sheet and cameras; returns the files."""
-    cameras, file_fps = scene_path(path, scene, data, args.view, args.frames)
     cameras = cameras.to(best_device())
     frames, covered = [], False
     with torch.no_grad():
@@ -70,13 +69,14 @@ def render_video(
     if not covered:
         raise UserError(f"path {path}: the scene is out of view in every frame; does the path fit it?")
     name = path_name(path)
-    fps = args.fps or file_fps or 10.0
     files = [args.savepath / f"{name}.{suffix}" for suffix in args.format]
     for file in files:
         write_video(frames, file, fps)
+    record = args.savepath / f"{name}.json"
     try:
-        write_camera_path(cameras, args.savepath / f"{name}.json", fps)
-        files.append(args.savepath / f"{name}.json")
+        if not record.exists() or record.resolve() != Path(path).resolve():  # never over the path's own file
+            write_camera_path(cameras, record, fps)
+            files.append(record)
     except UserError as error:  # nerfstudio's format knows centred principal points only
         log.info("the path is not written as JSON: %s", error)
     chosen = torch.linspace(0, len(frames) - 1, min(SHEET_FRAMES, len(frames))).round().int().tolist()
@@ -90,12 +90,13 @@ def main() -> None:
     setup_logging()
     args, experiment, kind = parse_experiment(build_parser())
     scene, method = open_experiment(args, experiment, kind)
+    paths = [(path, *scene_path(path, scene, experiment.data, args.view, args.frames)) for path in args.path]
     prepare_folder(args.savepath)
     method = method.to(best_device()).eval()
     source = source_views(scene, experiment.data, method.reads_sources)
     state = method.encode(source.to(best_device()))
-    for path in args.path:
-        for file in render_video(method, state, path, scene, experiment.data, args):
+    for path, cameras, file_fps in paths:
+        for file in render_video(method, state, path, cameras, args.fps or file_fps or 10.0, args):
             print(file)
     write_provenance(args.savepath, to_dict(experiment), experiment.training.seed)
 

@@ -9,7 +9,7 @@ from common.errors import UserError
 from dataloader.scene import Scene
 from dataloader.scene_depth import scene_scale
 from engine.config import DataConfig
-from engine.data import view_size
+from engine.data import source_indices, view_size
 from geometry.cameras import Cameras
 from geometry.path_files import read_camera_path
 from geometry.paths import AROUND_ONE, PATHS
@@ -39,7 +39,7 @@ def scene_path(
         return read_camera_path(Path(path))
     if path not in PATHS:
         raise UserError(f"unknown path {path!r}: choose from {', '.join(PATHS)}, or give a camera_path.json")
-    sources = scene.split(data.source)
+    sources = source_indices(scene, data)
     index = sources[len(sources) // 2] if view is None else _record_index(scene, view)
     reference = scene.cameras([index] if path in AROUND_ONE else sources, view_size(scene, data))
     scale = scene_scale(scene, index)

@@ -172,7 +172,7 @@ def find(folder: Path, which: str) -> Checkpoint | None:
         if which == "auto":
             return None
         raise UserError(f"{folder} holds no checkpoint to resume from: start without -r, or use -r auto")
-    if not which.isdigit():
+    if not which.isdecimal():
         raise UserError(f"-r {which} is not a checkpoint: give a step, latest or auto")
     if int(which) not in folders:
         there = ", ".join(str(step) for step in sorted(folders)) or "none"

@@ -6,6 +6,7 @@ Every error is one sentence that names the key, and the nearest known key when i
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import difflib
 import re
 import types
@@ -41,6 +42,7 @@ class DataConfig:
     max_bad_fraction: float = 0.001  # unreadable training samples tolerated, as a fraction
 
     def __post_init__(self) -> None:
+        _require(self.max_size >= 0, "data.max_size", self.max_size, "at least 0 (0 keeps the photos' size)")
         _require(0 <= self.max_bad_fraction <= 1, "data.max_bad_fraction", self.max_bad_fraction, "in [0, 1]")
 
 
@@ -128,12 +130,22 @@ def read_config(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         key, separator, text = word.partition("=")
         if not separator or not key:
             raise UserError(f"{word!r} is not an override: write key.path=value")
-        try:
-            value = yaml.safe_load(text) if text else ""
-        except yaml.YAMLError:
-            raise UserError(f"override {word!r}: {text!r} is not a YAML value (quote it)") from None
-        _assign(config, key.split("."), value, word)
+        _assign(config, key.split("."), _word_value(word, text), word)
     return config
+
+
+def _word_value(word: str, text: str) -> Any:
+    """The YAML value of an override's text; names such as 0001, 1.50 or 2024-05-01 stay text."""
+    import yaml
+
+    try:
+        value = yaml.safe_load(text) if text else ""
+    except (yaml.YAMLError, ValueError):  # ValueError: a date that does not exist
+        raise UserError(f"override {word!r}: {text!r} is not a YAML value (quote it)") from None
+    spelt_otherwise = (
+        isinstance(value, (int, float)) and re.fullmatch(r"[\d._:]+", text) and str(value) != text
+    )
+    return text if spelt_otherwise or isinstance(value, datetime.date) else value
 
 
 def _assign(config: dict[str, Any], keys: list[str], value: Any, word: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
+from common.errors import UserError
 from dataloader.images import fit_size
 from dataloader.scene import Batch, ImageSize, Scene
 from dataloader.surface_rays import mixed_cameras
@@ -22,6 +23,14 @@ def view_size(scene: Scene, data: DataConfig) -> ImageSize | None:
     return fit_size(camera.height, camera.width, data.max_size)
 
 
+def source_indices(scene: Scene, data: DataConfig) -> list[int]:
+    """The records a method is given. Raises UserError when the split `data.source` is empty."""
+    indices = scene.split(data.source)
+    if not indices:
+        raise UserError(f"scene {scene.name} has no photo in its split {data.source!r}: set data.source=all")
+    return indices
+
+
 def source_views(scene: Scene, data: DataConfig, photos: bool = True) -> Views:
     """The views a method is given: the split `data.source`.
 
@@ -29,7 +38,7 @@ def source_views(scene: Scene, data: DataConfig, photos: bool = True) -> Views:
     only ask where the photos were taken from. Photos may then be of several sizes; the cameras take the
     first one's.
     """
-    chosen = scene.split(data.source)
+    chosen = source_indices(scene, data)
     if photos:
         return scene.views(chosen, view_size(scene, data), data.threads)
     cameras = mixed_cameras([scene.records[i].camera for i in chosen])

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from common.cli import progress
 from common.errors import UserError
+from common.files import replacing
 from dataloader.images import write_image
 from dataloader.scene import Scene
 from engine.config import DataConfig
@@ -143,9 +144,10 @@ def write_reports(reports: list[Report], metrics: ImageMetrics, folder: Path) ->
     and error maps of the first views.
     """
     summaries = [report.summary(metrics) for report in reports]
-    (folder / "metrics.json").write_text(json.dumps(summaries, indent=2) + "\n")
+    with replacing(folder / "metrics.json") as path:
+        path.write_text(json.dumps(summaries, indent=2) + "\n")
     rows = [{"method": report.method, **row} for report in reports for row in report.rows]
-    with (folder / "per_image.csv").open("w", newline="") as file:
+    with replacing(folder / "per_image.csv") as path, path.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

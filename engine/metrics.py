@@ -8,6 +8,7 @@ version 0.1 of Zhang et al. 2018 on inputs in [-1, 1]. Masked versions score cov
 from __future__ import annotations
 
 import logging
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from common.errors import UserError
 from geometry.views import Rendering, Views
 
 log = logging.getLogger(__name__)
@@ -66,8 +68,15 @@ def psnr(images: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
 def ssim_map(images: Tensor, targets: Tensor) -> Tensor:
     """Structural similarity of every 11x11 window inside the images.
 
-    images, targets: [N, 3, H, W] in [0, 1], at least 11x11. Returns [N, H - 10, W - 10], mean over channels.
+    images, targets: [N, 3, H, W] in [0, 1]. Returns [N, H - 10, W - 10], mean over channels. Raises UserError
+    for images smaller than a window.
     """
+    height, width = images.shape[-2:]
+    if min(height, width) < _SSIM_WINDOW:
+        raise UserError(
+            f"images of {width}x{height} are too small to score: SSIM needs {_SSIM_WINDOW} pixels a side; "
+            "raise data.max_size"
+        )
     x = torch.arange(_SSIM_WINDOW, dtype=torch.float64) - _SSIM_WINDOW // 2
     gauss = torch.exp(-(x**2) / (2 * _SSIM_SIGMA**2))
     gauss = (gauss / gauss.sum()).to(images)
@@ -183,16 +192,28 @@ def _load_lpips(
     import lpips
 
     model = lpips.LPIPS(net=net, version="0.1", pnet_rand=True, verbose=False).eval().requires_grad_(False)
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = _load_state(path)
     features = [state[key] for key in sorted(_feature_keys(state), key=_feature_order)]
     # lpips cuts the backbone's `features` into slices but keeps the order of its convolutions
     own = list(model.net.parameters())
     if [tuple(t.shape) for t in own] != [tuple(t.shape) for t in features]:
-        raise ValueError(f"{path} does not hold the convolutions of {backbone}")
+        raise UserError(f"{path} does not hold the convolutions of {backbone}: take torchvision's file")
     for parameter, value in zip(own, features, strict=True):
         parameter.data.copy_(value)
     model = model.to(device or torch.device("cpu"))
     return lambda images, targets: model(images, targets).flatten()
+
+
+def _load_state(path: Path) -> dict[str, Tensor]:
+    """A state dict of torchvision's. Raises UserError when the file is cut off or something else."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "it is empty"
+        raise UserError(f"{path} is not a readable weights file ({reason}): download it again") from None
+    if not isinstance(state, dict):
+        raise UserError(f"{path} holds no state dict: take torchvision's file")
+    return state
 
 
 def _feature_keys(state: dict[str, Tensor]) -> list[str]:

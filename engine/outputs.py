@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from common.errors import UserError
+from common.files import replacing
 
 _LIBRARIES = ("torch", "torchvision", "accelerate", "numpy", "pillow", "open3d", "scikit-image")
 
@@ -53,4 +54,5 @@ def write_provenance(folder: Path, config: dict[str, Any], seed: int) -> None:
         if torch.cuda.is_available()
         else platform.processor() or "cpu",
     }
-    (folder / "run.json").write_text(json.dumps(record, indent=2, default=str) + "\n")
+    with replacing(folder / "run.json") as path:
+        path.write_text(json.dumps(record, indent=2, default=str) + "\n")

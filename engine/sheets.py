@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from dataloader.images import to_uint8
+from dataloader.images import to_uint8, write_image
 
 _GAP, _CAPTION = 6, 18
 _INK, _PAPER = (40, 40, 40), (255, 255, 255)
@@ -81,6 +81,5 @@ def depth_map(depth: Tensor) -> Tensor:
 
 
 def write_sheet(sheet: NDArray[np.uint8], path: Path) -> None:
-    """Write a contact sheet as PNG or JPEG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet).save(path, quality=92)
+    """Write a contact sheet as an image file. Raises UserError where it cannot be written."""
+    write_image(sheet, path)

@@ -7,6 +7,7 @@ matrix in pixels (corner origin), and optionally a depth line: `near interval`, 
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +106,7 @@ def _report_unused(folder: Path, used: list[Path]) -> None:
 
 def _original(root: Path, photo: Path) -> Path:
     """The photo of the same name in `images`, whose size `cams` are for; `photo` itself without one."""
-    return next(iter(sorted((root / "images").glob(f"{photo.stem}.*"))), photo)
+    return next(iter(sorted((root / "images").glob(f"{glob.escape(photo.stem)}.*"))), photo)
 
 
 def _inverse(w2c: NDArray[np.float64], source: Path) -> NDArray[np.float64]:

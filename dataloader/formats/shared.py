@@ -275,7 +275,7 @@ def _store_photo(record: Record, folder: Path) -> str:
     if not isinstance(path, Path) or record.lens is not None:
         write_image(record.load(), folder / f"{record.name}.png")
         return f"{record.name}.png"
-    fit_cameras([record.camera], [path], rescale=False)
+    record.load()  # a cut-off photo, or one of another size, is noticed here
     file = record.name + path.suffix
     _copy(path, folder / file)
     return file

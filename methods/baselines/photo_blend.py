@@ -43,10 +43,7 @@ class BlendState:
 
 
 class PhotoBlend(Method):
-    """Unstructured-lumigraph style blending (Buehler et al.
-
-    2001): weights fall with the angle between the rays.
-    """
+    """Blend photos as unstructured lumigraphs do (Buehler 2001): weights fall with the angle of the rays."""
 
     Config = PhotoBlendConfig
 

@@ -63,7 +63,8 @@ class SinglePlane(Method):
             return cls(config.depth)
         if scene is None:
             raise UserError("single_plane needs a scene, or model.depth")
-        return cls(float(seen_depths(scene, scene.split("train")[0]).median()))
+        first = (scene.splits.get("train") or scene.split("all"))[0]
+        return cls(float(seen_depths(scene, first).median()))
 
     def render(self, state: SourceState, cameras: Cameras) -> Rendering:
         nearest = rank_views(state.source.cameras, cameras)[:, 0]

@@ -184,6 +184,8 @@ def test_truncated_photo(run: Run, parity_data: Path, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:30000])
     refused(run("check", folder, "--out", tmp_path / "a.png"), "0017.jpg is not a readable image")
     assert not (tmp_path / "a.png").exists()
+    refused(run("convert", folder, tmp_path / "new", "--to", "colmap"), "0017.jpg is not a readable image")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scene"]
 
 
 def test_malformed_json(run: Run, folder: Path) -> None:

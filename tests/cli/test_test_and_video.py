@@ -104,6 +104,22 @@ def test_video_of_paths_by_name_and_file(run, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     names = sorted(path.name for path in (tmp_path / "b").iterdir())
     assert names == ["run.json", "tour.gif", "tour.json", "tour.png"]
+    before = (tmp_path / "tour.json").read_text()
+    beside = ["-s", tmp_path, "--path", tmp_path / "tour.json", "--format", "gif", "--fps", "3"]
+    assert run("video_script.py", *experiment, *beside).returncode == 0
+    assert (tmp_path / "tour.json").read_text() == before
+
+
+def test_nothing_is_made_before_every_word_is_understood(run, tmp_path: Path) -> None:
+    paths = ["--path", "orbit", "helix"]
+    assert "helix" in one_line(
+        run("video_script.py", "-e", "configs/baselines/depth_warp", "-s", tmp_path / "o", *paths)
+    )
+    names = ["--compare", "mean_view,median_view"]
+    assert "median_view" in one_line(
+        run("test.py", "-e", "configs/baselines/nearest_view", "-s", tmp_path / "o", *names)
+    )
+    assert not (tmp_path / "o").exists()
 
 
 def test_own_photo_with_depth_file(run, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
@@ -145,6 +146,17 @@ def test_resized_photos_with_and_without_cameras_of_their_own(folder: Path) -> N
     own = mvsnet.read(folder, "images_2")
     assert own.records[0].camera.K[:2, 2].tolist() == [8, 6]
     assert own.records[0].camera.K[0, 0] == full.records[0].camera.K[0, 0]
+
+
+def test_names_with_brackets_blanks_and_umlauts(folder: Path) -> None:
+    for kind, end in (("images", ".png"), ("cams", "_cam.txt")):
+        (folder / kind / f"0001{end}").rename(folder / kind / f"für [1] b{end}")
+    full = mvsnet.read(folder)
+    for record in full.records:
+        write_image(resize_image(record.load(), (12, 16)), folder / "images_2" / f"{record.name}.png")
+    scaled = mvsnet.read(folder, "images_2")
+    assert scaled.names[-1] == "für [1] b"
+    torch.testing.assert_close(scaled.cameras().K, full.cameras().resize(12, 16).K)
 
 
 def test_name_up_to_the_first_dot(folder: Path) -> None:

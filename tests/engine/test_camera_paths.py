@@ -71,5 +71,7 @@ def test_unknown_paths_and_views_are_named(room: Scene) -> None:
         scene_path("helix", room, DataConfig())
     with pytest.raises(UserError, match="no view 'x'"):
         scene_path("orbit", room, DataConfig(), view="x")
+    with pytest.raises(UserError, match="no photo in its split"):
+        scene_path("orbit", Scene("bare", room.records[:1], splits={"train": []}), DataConfig())
     with pytest.raises(UserError, match=r"nowhere\.json"):
         scene_path("nowhere.json", room, DataConfig())

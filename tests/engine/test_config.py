@@ -66,6 +66,10 @@ def test_defaults_file_and_overrides_in_this_order(tmp_path: Path) -> None:
         ("model.limit=5", 5),
         ("data.root=", ""),
         ("data.root=123", "123"),
+        ("data.root=0012", "0012"),  # YAML 1.1 reads an octal number
+        ("data.root=1.50", "1.50"),
+        ("data.root=2024-05-01", "2024-05-01"),
+        ("training.learning_rate=0.10", 0.1),
         ("training.tracker=none", "none"),
     ],
 )
@@ -102,6 +106,9 @@ def test_words_become_values_of_the_key_s_type(tmp_path: Path, word: str, value:
         ("training.on_nan=skip", ["training.on_nan", "skip(k)"]),
         ("training.on_nan=skip(0)", ["training.on_nan"]),
         ("data.max_bad_fraction=2", ["data.max_bad_fraction"]),
+        ("data.max_size=-5", ["data.max_size", "at least 0"]),
+        ("training.steps=010", ["a whole number"]),
+        ("data.root=2024-13-45", ["not a YAML value"]),
         ("training.steps", ["key.path=value"]),
         ("training=5", ["'training'", "'key: value' lines"]),
         ("method.name=5", ["method is a value"]),

@@ -3,6 +3,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from common.errors import UserError
 from engine import metrics
 from geometry.cameras import pinhole
 from geometry.views import Rendering, Views
@@ -108,6 +109,27 @@ def test_lpips_without_weights_is_missing_and_says_why(tmp_path, caplog) -> None
     assert "--weights_dir" in loaded.missing["lpips_vgg"]
     images, targets = _pair()
     assert "lpips_vgg" not in loaded.score(Rendering(images), _views(targets))[0]
+
+
+def test_images_below_a_window_are_refused() -> None:
+    with pytest.raises(UserError, match=r"12x10 .* 11 pixels"):
+        metrics.ssim(*_pair(size=(10, 12)))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"no weights at all"])
+def test_broken_lpips_weights_are_named(tmp_path, content: bytes) -> None:
+    pytest.importorskip("lpips")
+    (tmp_path / "vgg16.pth").write_bytes(content)
+    with pytest.raises(UserError, match=r"vgg16\.pth is not a readable weights file") as caught:
+        metrics.load_image_metrics(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_foreign_lpips_weights_are_named(tmp_path) -> None:
+    pytest.importorskip("lpips")
+    torch.save({"features.0.weight": torch.zeros(3)}, tmp_path / "vgg16.pth")
+    with pytest.raises(UserError, match=r"vgg16\.pth does not hold the convolutions"):
+        metrics.load_image_metrics(tmp_path)
 
 
 def test_lpips_from_a_local_torchvision_file_equals_the_lpips_package(tmp_path) -> None:

@@ -1,7 +1,12 @@
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 
-from engine.sheets import contact_sheet, depth_map, error_map
+from common.errors import UserError
+from engine.outputs import write_provenance
+from engine.sheets import contact_sheet, depth_map, error_map, write_sheet
 
 
 def test_sheet_places_images_in_rows_and_columns() -> None:
@@ -31,3 +36,13 @@ def test_depth_map_shows_near_brighter_than_far_and_nothing_black() -> None:
     picture = depth_map(depth)
     assert picture[:, 0, 0].mean() > picture[:, 9, 9].mean()
     assert picture[:, 0, 5].max() == 0
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run.json").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write .*run\.json"):
+        write_provenance(tmp_path, {}, 0)
+    with pytest.raises(UserError, match=r"cannot write .*sheet\.png"):
+        write_sheet(np.zeros((4, 4, 3), np.uint8), tmp_path / "file/sheet.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "run.json"]

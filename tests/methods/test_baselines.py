@@ -83,6 +83,16 @@ def test_single_plane_depth_comes_from_the_scene(room: Scene) -> None:
         SinglePlane.create(SinglePlane.Config())
 
 
+def test_a_scene_of_one_photo(room: Scene) -> None:
+    single = Scene("single", [room.records[3]])
+    single.hold_out(8)
+    assert single.split("train") == []
+    assert SinglePlane.create(SinglePlane.Config(), single).depth > 0
+    with pytest.raises(UserError, match=r"no photo in its split 'train': set data\.source=all"):
+        source_views(single, DataConfig())
+    assert _score(NearestView(), single, DataConfig(source="all"))["psnr"] == np.inf
+
+
 def test_the_more_geometry_the_better(room: Scene) -> None:
     """Held-out views: photos < depth warp < blend through the mesh, on covered pixels."""
     mean, nearest = _score(MeanView(), room), _score(NearestView(), room)
