@@ -17,12 +17,10 @@ from geometry.mesh_files import read_mesh
 from geometry.rasterize import Rasterizer, interpolate
 from geometry.raycast import clip_matrix
 from tests.parity.cases import Case, case_name, collect
+from tests.parity.hash_manifold_grid import check_addresses, check_grid, check_initial
 
 _METHOD = "belongs to the hash-grid method, not built yet"
 NOT_BUILT = {
-    "grid": _METHOD,
-    "grid_default_config_addresses": _METHOD,
-    "grid_init": _METHOD,
     "decoder": _METHOD,
     "film_layer": _METHOD,
     "model": _METHOD,
@@ -109,6 +107,9 @@ def close_where(case: Case, name: str, values: Tensor, kept: Tensor) -> None:
 CHECKS: dict[str, Callable[..., None]] = {
     "camera_mvsnet": check_camera_mvsnet,
     "mesh_raycast": check_mesh_raycast,
+    "grid": check_grid,
+    "grid_default_config_addresses": check_addresses,
+    "grid_init": check_initial,
 }
 CASES = collect("hash_manifold", NOT_BUILT)
 
