@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -316,3 +318,26 @@ def test_tinycudann_takes_our_table(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = random_grid(layout)
     assert_same(results(*drawn, layout, "tinycudann"), results(*drawn, layout, "twin"))
     encoding._library_encoding.cache_clear()
+
+
+def test_kernels_compile_where_no_folder_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    import numba
+
+    from methods.hash_manifold.grid.jit import kernel
+
+    njit = numba.njit
+
+    def without_cache(function: Any, cache: bool = False, **options: Any) -> Any:
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(function, **options)
+
+    monkeypatch.setattr(numba, "njit", without_cache)
+    assert kernel(lambda x: x + 1)(2) == 3
+
+
+def test_importing_compiles_nothing(repo_root: Path) -> None:
+    modules = "methods.hash_manifold.lazy_adam, methods.hash_manifold.grid.encoding"
+    command = [sys.executable, "-c", f"import sys, {modules}; print(*sys.modules)"]
+    run = subprocess.run(command, cwd=repo_root, check=True, capture_output=True, text=True)
+    assert not {"numba", "triton", "tinycudann"} & set(run.stdout.split())
