@@ -240,6 +240,8 @@ def test_inputs_that_do_not_fit() -> None:
         hash_encode(points, table.to("meta"), layout)
     with pytest.raises(UserError, match="'numba' needs tensors on the CPU"):
         hash_encode(points.to("meta"), table.to("meta"), layout, "numba")
+    with pytest.raises(UserError, match="'triton'"):
+        hash_encode(points, table, layout, "triton")
     assert encoding.choose_implementation(torch.device("mps")) == "twin"
 
 
