@@ -71,8 +71,8 @@ def main() -> None:
     setup_logging()
     args, experiment, kind = parse_experiment(build_parser())
     experiment.data.threads = args.workers
-    others = list(compared(args.compare, experiment.method, scene))
     scene, method = open_experiment(args, experiment, kind)
+    others = list(compared(args.compare, experiment.method, scene))
     folder = args.savepath if args.savepath.startswith(("./", "/")) else f"quant_eval/{args.savepath}"
     folder = prepare_folder(Path(folder))
     metrics = load_image_metrics(args.weights_dir, best_device())

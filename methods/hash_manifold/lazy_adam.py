@@ -91,8 +91,11 @@ class LazyAdam(torch.optim.Optimizer):
 def touched_rows(gradient: Tensor) -> tuple[Tensor, Tensor]:
     """The rows [U] int64 that a gradient of a table [R, F] touches, ascending, and their gradients [U, F]."""
     if gradient.is_sparse:
-        gradient = gradient.coalesce()
-        return gradient.indices()[0], gradient.values()
+        rows = gradient._indices()[0]
+        # Autograd forgets that a gradient is coalesced. To see that it is costs far less than to sort it.
+        if not (gradient.is_coalesced() or bool((rows[1:] > rows[:-1]).all())):
+            gradient = gradient.coalesce()
+        return gradient._indices()[0], gradient._values()
     rows = (gradient != 0).any(dim=1).nonzero()[:, 0]
     return rows, gradient.index_select(0, rows)
 

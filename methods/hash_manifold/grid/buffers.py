@@ -37,6 +37,11 @@ class Buffers:
         """A float32 tensor of zeros."""
         return self.take(*shape).zero_()
 
+    def release(self) -> None:
+        """Give the memory that nobody uses back to the system."""
+        with self._lock:
+            self._buffers = [pair for pair in self._buffers if pair[1]() is not None]
+
     def _find(self, size: int) -> np.ndarray:
         """The smallest free buffer that holds `size` bytes and is not far too large, or a new one."""
         free = [i for i, (_, lent) in enumerate(self._buffers) if lent() is None]

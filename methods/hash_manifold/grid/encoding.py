@@ -90,6 +90,8 @@ def _numba(points: Tensor, params: Tensor, layout: GridLayout, sparse_gradient: 
 def _triton(points: Tensor, params: Tensor, layout: GridLayout) -> Tensor:
     if not find_spec("triton"):
         raise UserError("hash grid: 'triton' is not installed (it comes with PyTorch): use 'compiled'")
+    if points.device.type != "cuda":
+        raise UserError(f"hash grid: 'triton' needs tensors on a CUDA device, not on {points.device}")
     from methods.hash_manifold.grid import gpu
 
     return gpu.encode(points, params, layout)
