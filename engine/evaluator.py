@@ -75,6 +75,7 @@ class Report:
             "missing": metrics.missing,
             "encode_seconds": round(self.encode_seconds, 4),
             "render_seconds_per_image": round(self.render_seconds / len(self.rows), 4),
+            "frames_per_second": round(len(self.rows) / max(self.render_seconds, 1e-9), 3),
         }
 
 

@@ -1,5 +1,6 @@
 """Scenes load lazily, check what they load, and split deterministically."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,3 +138,37 @@ def test_a_lens_is_removed_on_loading(tmp_path: Path) -> None:
     assert np.ptp(bent) >= 3  # so the test can fail
     expected = camera.K[1, 1].item() * 0.25 + height / 2
     assert abs(edges.mean() + 0.5 - expected) < 1
+
+
+def test_views_are_chosen_by_position(posed_scene: Callable[..., Scene]) -> None:
+    scene = posed_scene(n=9)
+    scene.choose_views("1,4:6", "8")
+    assert scene.split("test") == [1, 4, 5]
+    assert scene.split("train") == [0, 2, 3, 6, 7]
+
+
+def test_left_out_views_leave_both_splits(posed_scene: Callable[..., Scene]) -> None:
+    scene = posed_scene(n=9)
+    scene.choose_views(left_out="::4")  # hold_out(4) holds out 0, 4 and 8
+    assert scene.split("test") == []
+    assert scene.split("train") == [1, 2, 3, 5, 6, 7]
+    scene.choose_views()
+    assert scene.split("train") == [1, 2, 3, 5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("test", "left_out", "message"),
+    [
+        ("1,9", "", "data.test_views names photo 9: the scene has 9, numbered from 0"),
+        ("", "x", "data.left_out_views is 'x'"),
+        ("::0", "", "data.test_views is '::0'"),
+        ("-1", "", "data.test_views is '-1'"),
+        ("::1", "", "leave no photo to train from"),
+        ("0", "1:", "leave no photo to train from"),
+    ],
+)
+def test_view_lists_that_make_no_sense_are_named(
+    posed_scene: Callable[..., Scene], test: str, left_out: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        posed_scene(n=9).choose_views(test, left_out)
