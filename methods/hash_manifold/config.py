@@ -42,6 +42,8 @@ class HashManifoldConfig:
     rays: int = 16384  # pixels per sample (times `views`, where given)
     views: int = 0  # photos per sample, each with `rays` pixels; 0 = pixels of all photos alike
     loss: Literal["l1", "l2"] = "l1"
+    refine_surface: bool = False  # learn a height per vertex, too: the photos correct the mesh
+    height_learning_rate: float = 1e-2  # of the heights, in thousandths of the box per step
     sparse_optimizer: bool = True  # move only table entries that the step has touched
     table_learning_rate: float = 0.0  # 0 = training.learning_rate
     beta2: float = 0.99  # of Adam

@@ -49,7 +49,7 @@ class HashManifold(Method):
         super().__init__()
         self.config = config
         self.rasterizer = Rasterizer(mesh)
-        self.surface = Surface(mesh, config.box)
+        self.surface = Surface(mesh, config.box, config.refine_surface)
         self.photos = photos
         self.field = SurfaceField(
             HashGrid(_grid(config), implementation=config.encoding, sparse_gradient=config.sparse_optimizer),
@@ -124,7 +124,8 @@ class HashManifold(Method):
         if config.clip_norm and self.config.sparse_optimizer:
             raise UserError("training.clip_norm needs whole gradients: set model.sparse_optimizer=False")
         table = self.field.grid.params
-        others = [parameter for parameter in self.parameters() if parameter is not table]
+        heights = list(self.surface.parameters())
+        others = [parameter for parameter in self.field.parameters() if parameter is not table]
         rate = self.config.table_learning_rate or config.learning_rate
         settings: dict[str, Any] = {"betas": (0.9, self.config.beta2), "eps": self.config.eps}
         of_table: torch.optim.Optimizer
@@ -132,7 +133,10 @@ class HashManifold(Method):
             of_table = LazyAdam([table], lr=rate, **settings)
         else:
             of_table = torch.optim.Adam([table], lr=rate, fused=True, **settings)
-        of_others = torch.optim.Adam(others, lr=config.learning_rate, **settings)
+        groups: list[dict[str, Any]] = [{"params": others}]
+        if heights:
+            groups.append({"params": heights, "lr": self.config.height_learning_rate})
+        of_others = torch.optim.Adam(groups, lr=config.learning_rate, **settings)
         return Optimization(CombinedOptimizer(of_table, of_others), learning_rate_schedule(config))
 
     # Rendering
