@@ -31,7 +31,14 @@ from dataloader.ray_files import (
     record_type,
 )
 from dataloader.scene import Record, Scene
-from dataloader.surface_rays import SurfaceRays, cast_pixels, chosen_records, load_photo, record_camera
+from dataloader.surface_rays import (
+    SurfaceRays,
+    cast_pixels,
+    chosen_records,
+    load_photo,
+    nothing_seen,
+    record_camera,
+)
 from geometry.cameras import Cameras
 from geometry.rasterize import Rasterizer
 
@@ -78,7 +85,7 @@ def write_ray_cache(
             _path(folder, record).unlink()
         with suppress(OSError):
             folder.rmdir()  # where it holds nothing else
-        raise UserError(_nothing_seen(scene, records))
+        raise UserError(nothing_seen(scene, records))
     return CacheSummary(
         views=len(records) - len(unseen),
         pixels=sum(footer["covered"] for footer in footers.values()),
@@ -130,20 +137,6 @@ def _is_good(record: Record, folder: Path, mesh: str, supersample: int, max_size
     if footer is None or origin_of(record, mesh, supersample, max_size).difference(footer):
         return False
     return not damaged(path, footer)
-
-
-def _nothing_seen(scene: Scene, records: Sequence[Record]) -> str:
-    vertices = scene.mesh().vertices.double()
-    centers = torch.stack([record.camera.center for record in records])
-    return (
-        f"scene {scene.name}: none of the {len(records)} views sees the mesh, which lies within "
-        f"{_box(vertices)}, the cameras within {_box(centers)}: bring both to one frame and scale"
-    )
-
-
-def _box(points: Tensor) -> str:
-    low, high = points.min(0).values.tolist(), points.max(0).values.tolist()
-    return " x ".join(f"[{a:.4g}, {b:.4g}]" for a, b in zip(low, high, strict=True))
 
 
 def _write_view(

@@ -6,6 +6,7 @@ A `RaySource` hands out rays by (view, row). `CastRays` casts them when they are
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -22,6 +23,10 @@ from dataloader.scene import Record, Scene
 from geometry.cameras import Cameras
 from geometry.meshes import Mesh
 from geometry.rasterize import Rasterizer
+
+logger = logging.getLogger(__name__)
+
+_TRIED = 2011  # pixels per view; prime, so that they do not line up in columns
 
 
 @dataclass
@@ -81,7 +86,9 @@ class CastRays:
     pixels that miss the mesh have face -1 throughout. Casting is Embree's, results lie on the CPU.
 
     cameras: [V], float64; each belongs to its photo's (height, width) in `shapes`, the batch's own size means
-    nothing. Raises UserError for indices that are out of range, none at all, or photos that cannot be read.
+    nothing. A view of which none of `_TRIED` pixels hits the mesh is named in a warning and offers no rays.
+    Raises UserError for indices that are out of range, none at all, photos that cannot be read, or when no
+    view sees the mesh.
     """
 
     def __init__(
@@ -104,12 +111,43 @@ class CastRays:
         for i, record in enumerate(progress(records, "photos", unit="photo", leave=False)):
             photo = torch.from_numpy(load_photo(record, cameras[i]).copy())
             self._colors[self._starts[i] : self._starts[i] + self.sizes[i]] = photo.reshape(-1, 3)
+        self._leave_out_blind_views(scene, records)
+
+    def _leave_out_blind_views(self, scene: Scene, records: Sequence[Record]) -> None:
+        counts = self.sizes.clamp(max=_TRIED)
+        view = torch.arange(len(counts)).repeat_interleave(counts)
+        step = torch.cat([torch.arange(int(count)) for count in counts])
+        row = step * self.sizes[view] // counts[view]
+        hit = self.take(view, row).covered.any(-1)
+        seen = torch.zeros(len(counts), dtype=torch.int64).index_add_(0, view, hit.long()) > 0
+        if not seen.any():
+            raise UserError(nothing_seen(scene, records))
+        for i in (~seen).nonzero()[:, 0].tolist():
+            logger.warning(
+                "view %s is left out: none of %d pixels tried sees the mesh", records[i].name, counts[i]
+            )
+            self.sizes[i] = 0
 
     def take(self, view: Tensor, row: Tensor) -> SurfaceRays:
         """Cast the pixels row [N] of the views [N] (see `RaySource`)."""
         pixel = torch.stack([row % self.shapes[view, 1], row // self.shapes[view, 1]], dim=-1)
         face, barycentric = cast_pixels(self._rasterizer, self.cameras, view, pixel, self.supersample)
         return SurfaceRays(face, barycentric, self._colors[self._starts[view] + row], view)
+
+
+def nothing_seen(scene: Scene, records: Sequence[Record]) -> str:
+    """The message that no photo sees the scene's mesh, and where both lie."""
+    vertices = scene.mesh().vertices.double()
+    centers = torch.stack([record.camera.center for record in records])
+    return (
+        f"scene {scene.name}: none of the {len(records)} views sees the mesh, which lies within "
+        f"{_box(vertices)}, the cameras within {_box(centers)}: bring both to one frame and scale"
+    )
+
+
+def _box(points: Tensor) -> str:
+    low, high = points.min(0).values.tolist(), points.max(0).values.tolist()
+    return " x ".join(f"[{a:.4g}, {b:.4g}]" for a, b in zip(low, high, strict=True))
 
 
 def chosen_records(scene: Scene, indices: Sequence[int]) -> list[Record]:

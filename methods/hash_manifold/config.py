@@ -24,7 +24,6 @@ class HashManifoldConfig:
     box: Literal["mesh", "cube"] = (
         "cube"  # unit box of the encoding: the mesh's (original), or a cube around it
     )
-    footprint: float = 0.0  # fade levels whose cells are smaller than this many pixel footprints; 0 = off
     encoding: Literal["auto", "twin", "compiled", "numba", "triton", "tinycudann"] = "auto"
     # decoder
     width: int = 64
@@ -42,8 +41,6 @@ class HashManifoldConfig:
     rays: int = 16384  # pixels per sample (times `views`, where given)
     views: int = 0  # photos per sample, each with `rays` pixels; 0 = pixels of all photos alike
     loss: Literal["l1", "l2"] = "l1"
-    refine_surface: bool = False  # learn a height per vertex, too: the photos correct the mesh
-    height_learning_rate: float = 1e-2  # of the heights, in thousandths of the box per step
     sparse_optimizer: bool = True  # move only table entries that the step has touched
     table_learning_rate: float = 0.0  # 0 = training.learning_rate
     beta2: float = 0.99  # of Adam

@@ -25,7 +25,7 @@ class PixelSample:
     """N pixels, S surface samples each.
 
     face: [N, S] int64, -1 for a miss. barycentric: [N, S, 3]. color: [N, 3] uint8. photo: [N] int64, row of
-    the exposure table. eye: [N, 3] camera centres, in the surface's frame. focal: [N], pixels.
+    the exposure table. eye: [N, 3] camera centres, in the surface's frame.
     """
 
     face: Tensor
@@ -33,7 +33,6 @@ class PixelSample:
     color: Tensor
     photo: Tensor
     eye: Tensor
-    focal: Tensor
 
     def to(self, device: torch.device) -> PixelSample:
         """The same pixels on a device."""
@@ -54,7 +53,6 @@ class PixelSamples:
     ) -> None:
         self.rays_of, self.rays, self.views = rays_of, rays, views
         self.eyes = surface.relative(cameras.center).cpu()
-        self.focals = cameras.focal.mean(-1).float().cpu()
         self.ends = rays_of.sizes.cumsum(0)
         total = int(self.ends[-1])
         if total == 0:
@@ -101,8 +99,7 @@ class PixelSamples:
         return photo, row.long()
 
     def _with_cameras(self, rays: SurfaceRays) -> PixelSample:
-        eye, focal = self.eyes[rays.view], self.focals[rays.view]
-        return PixelSample(rays.face, rays.barycentric, rays.color, rays.view, eye, focal)
+        return PixelSample(rays.face, rays.barycentric, rays.color, rays.view, self.eyes[rays.view])
 
     def collate(self, items: list[PixelSample]) -> PixelSample:
         """One sample of all the items' pixels."""

@@ -49,7 +49,7 @@ class HashManifold(Method):
         super().__init__()
         self.config = config
         self.rasterizer = Rasterizer(mesh)
-        self.surface = Surface(mesh, config.box, config.refine_surface)
+        self.surface = Surface(mesh, config.box)
         self.photos = photos
         self.field = SurfaceField(
             HashGrid(_grid(config), implementation=config.encoding, sparse_gradient=config.sparse_optimizer),
@@ -101,31 +101,24 @@ class HashManifold(Method):
     def forward(self, sample: PixelSample, step: int) -> dict[str, Tensor]:
         """Mean absolute (or squared) error of the pixels' colours, and their PSNR."""
         seen = self.surface.look(sample.face, sample.barycentric, sample.eye)
-        colors = self._shade(seen, sample.focal, sample.photo)
+        colors = self._shade(seen, sample.photo)
         truth = photo_values(sample.color, 256 if self.config.original_colours else 255)
         squared = torch.nn.functional.mse_loss(colors, truth)
         loss = torch.nn.functional.l1_loss(colors, truth) if self.config.loss == "l1" else squared
         return {"loss": loss, "psnr": -10 * squared.detach().log10()}
 
-    def _shade(self, seen: Seen, focal: Tensor, photo: Tensor | None) -> Tensor:
-        """Display colours [N, 3] of what pixels see; focal: [N], pixels. photo None: as the mean photo."""
-        weights = self._level_weights(seen.distance / focal)
-        return self.field(seen.points, seen.direction, photo, None, seen.covered, weights)
-
-    def _level_weights(self, footprint: Tensor) -> Tensor | None:
-        """[N, L] factors that fade levels finer than `model.footprint` footprints [N], world units."""
-        if not self.config.footprint:
-            return None
-        scales = footprint.new_tensor([level.scale for level in self.field.grid.layout.levels])
-        cells = self.surface.extent.mean() / scales  # [L]
-        return (cells / (self.config.footprint * footprint[:, None])).clamp(max=1)
+    def _shade(self, seen: Seen, photo: Tensor | None) -> Tensor:
+        """Display colours [N, 3] of what pixels see; photo: [N] exposure rows, None: the mean."""
+        return self.field(seen.points, seen.direction, photo, None, seen.covered)
 
     def optimization(self, config: TrainingConfig) -> Optimization:
         if config.clip_norm and self.config.sparse_optimizer:
             raise UserError("training.clip_norm needs whole gradients: set model.sparse_optimizer=False")
+        # data-parallel training sums whole gradients; LazyAdam then moves the rows that any process touched
+        alone = not (torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1)
+        self.field.grid.sparse_gradient = self.config.sparse_optimizer and alone
         table = self.field.grid.params
-        heights = list(self.surface.parameters())
-        others = [parameter for parameter in self.field.parameters() if parameter is not table]
+        others = [parameter for parameter in self.parameters() if parameter is not table]
         rate = self.config.table_learning_rate or config.learning_rate
         settings: dict[str, Any] = {"betas": (0.9, self.config.beta2), "eps": self.config.eps}
         of_table: torch.optim.Optimizer
@@ -133,10 +126,7 @@ class HashManifold(Method):
             of_table = LazyAdam([table], lr=rate, **settings)
         else:
             of_table = torch.optim.Adam([table], lr=rate, fused=True, **settings)
-        groups: list[dict[str, Any]] = [{"params": others}]
-        if heights:
-            groups.append({"params": heights, "lr": self.config.height_learning_rate})
-        of_others = torch.optim.Adam(groups, lr=config.learning_rate, **settings)
+        of_others = torch.optim.Adam(others, lr=config.learning_rate, **settings)
         return Optimization(CombinedOptimizer(of_table, of_others), learning_rate_schedule(config))
 
     # Rendering
@@ -189,7 +179,7 @@ class HashManifold(Method):
         opacity = (face >= 0).float().mean(-1)  # [H, W]
         hit = opacity > 0
         eye = self.surface.relative(camera.center)
-        colors = self._colors(face[hit], weights[hit], eye, camera.focal.mean().float(), photo)
+        colors = self._colors(face[hit], weights[hit], eye, photo)
         image = torch.full(
             (*hit.shape, 3), 1.0 if self.config.background == "white" else 0.0, device=face.device
         )
@@ -200,14 +190,14 @@ class HashManifold(Method):
         mean_depth = depth.sum(-1) / (face >= 0).sum(-1).clamp(min=1)
         return image.movedim(-1, 0), mean_depth[None], opacity[None]
 
-    def _colors(self, face: Tensor, weights: Tensor, eye: Tensor, focal: Tensor, photo: int | None) -> Tensor:
+    def _colors(self, face: Tensor, weights: Tensor, eye: Tensor, photo: int | None) -> Tensor:
         """Display colours [P, 3] of pixels that see faces [P, S] with corner weights [P, S, 3]."""
         colors = torch.empty(len(face), 3, device=face.device)
         for start in range(0, len(face), self.config.render_rays):
             part = slice(start, start + self.config.render_rays)
             seen = self.surface.look(face[part], weights[part], eye.expand(len(face[part]), 3))
             rows = None if photo is None else torch.full((len(seen.points),), photo, device=face.device)
-            colors[part] = self._shade(seen, focal.expand(len(seen.points)), rows)
+            colors[part] = self._shade(seen, rows)
         return colors.clamp(0, 1)
 
     # Original checkpoints

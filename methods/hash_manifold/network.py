@@ -48,20 +48,14 @@ class SurfaceField(nn.Module):
         photo: Tensor | None = None,
         light: Tensor | None = None,
         covered: Tensor | None = None,
-        level_weights: Tensor | None = None,
     ) -> Tensor:
         """Display colours [N, 3].
 
         points: [N, S, 3] surface points of each pixel's samples, in the unit box. direction: [N, 3], unit,
         camera to surface. photo: [N] int64, rows of the exposure table; None renders as the mean photo.
         light: [N] int64; None is the first. covered: [N, S] {0, 1}: which samples hit (None: all).
-        level_weights: [N, L] factors on the levels of the encoding.
         """
         features = self.encode(points, covered)
-        if level_weights is not None:
-            features = (
-                features.unflatten(-1, (level_weights.shape[-1], -1)) * level_weights[..., None]
-            ).flatten(-2)
         linear = self.decoder(features, direction, self._light(light), self._exposure(photo))
         if self.log_gain is not None and photo is not None:
             linear = linear * (self.log_gain - self.log_gain.mean(0)).exp()[photo]

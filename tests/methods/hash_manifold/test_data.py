@@ -10,6 +10,7 @@ from dataloader import toy
 from dataloader.scene import Scene
 from dataloader.surface_rays import CastRays
 from geometry.meshes import Mesh
+from geometry.rasterize import Rasterizer
 from methods.hash_manifold.data import PixelSample, PixelSamples
 from methods.hash_manifold.surface import Surface
 
@@ -97,5 +98,23 @@ def test_fewer_pixels_than_rays_is_said_once(room: Scene, caplog: pytest.LogCapt
 def test_a_mesh_that_no_photo_sees_is_named(room: Scene) -> None:
     mesh = room.mesh()
     away = Mesh(mesh.vertices * 1e-9 + 1e5, mesh.faces)
-    with pytest.raises(UserError, match="sees the mesh"):
-        pixel_samples(room, away).draw(0, 0)
+    with pytest.raises(UserError, match="none of the 6 views sees the mesh, which lies within"):
+        pixel_samples(room, away)
+
+
+def unseen_by(scene: Scene, index: int) -> Mesh:
+    """The scene's mesh without the faces that one view sees, or comes to see through the holes."""
+    mesh, camera = scene.mesh(), scene.records[index].camera
+    while (seen := Rasterizer(mesh).rasterize(camera).face.unique())[-1] >= 0:
+        kept = torch.ones(len(mesh.faces), dtype=torch.bool)
+        kept[seen[seen >= 0]] = False
+        mesh = Mesh(mesh.vertices, mesh.faces[kept])
+    return mesh
+
+
+def test_a_photo_that_sees_nothing_is_named_and_left_out(
+    room: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    drawn = pixel_samples(room, unseen_by(room, 2)).draw(0, 0)
+    assert sorted(drawn.photo.unique().tolist()) == [0, 1, 3, 4, 5]
+    assert "view 0002 is left out: none of 768 pixels tried sees the mesh" in caplog.text

@@ -142,16 +142,6 @@ def test_the_nearest_exposure_is_that_of_the_nearest_photo(room: Scene) -> None:
     assert method._exposures(method.encode(source), source.cameras) == list(range(len(source)))
 
 
-def test_fading_fine_levels_leaves_near_views_alone(room: Scene) -> None:
-    method = HashManifold.create(replace(SMALL, footprint=1.0), room)
-    near, far = torch.tensor([1e-9]), torch.tensor([1e3])
-    assert (method._level_weights(near) == 1).all()
-    weights = method._level_weights(far)
-    assert weights is not None
-    assert (weights[0, 1:] < weights[0, :-1]).all()
-    assert weights.max() < 1
-
-
 @pytest.mark.parametrize(
     ("change", "data", "training", "message"),
     [

@@ -37,7 +37,7 @@ def test_large_coordinates_keep_their_precision() -> None:
         surface.look(face, weights, surface.relative(eye + shift).expand(2, 3))
         for surface, shift in ((near, 0), (far, 5e6))
     ]
-    for name in ("points", "direction", "distance"):
+    for name in ("points", "direction"):
         torch.testing.assert_close(getattr(seen[0], name), getattr(seen[1], name), atol=1e-6, rtol=0)
 
 
@@ -48,7 +48,6 @@ def test_missed_samples_count_for_nothing() -> None:
     both = surface.look(torch.tensor([[0, -1]]), weights, eye)
     alone = surface.look(torch.tensor([[0]]), weights[:, :1], eye)
     torch.testing.assert_close(both.direction, alone.direction)
-    torch.testing.assert_close(both.distance, alone.distance)
     assert both.covered.tolist() == [[1, 0]]
 
 
@@ -59,7 +58,6 @@ def test_directions_point_from_the_camera_to_the_surface() -> None:
     seen = surface.look(torch.tensor([[0]]), torch.tensor([[[0.0, 0.0, 1.0]]]), eye)
     expected = torch.nn.functional.normalize(corner - eye[0], dim=0)
     torch.testing.assert_close(seen.direction[0], expected)
-    torch.testing.assert_close(seen.distance, (corner - eye[0]).norm()[None])
 
 
 def test_a_mesh_without_faces_is_refused() -> None:
