@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,16 +62,28 @@ class Report:
         """Names of the scores, in order."""
         return [name for name in self.rows[0] if name not in ("scene", "view")]
 
+    def defined(self, name: str) -> list[float]:
+        """A score of the images that have it: one over covered pixels is nan where none is covered."""
+        return [row[name] for row in self.rows if not math.isnan(row[name])]
+
     def mean(self, name: str) -> float:
-        """Mean of a score over the images."""
-        return sum(row[name] for row in self.rows) / len(self.rows)
+        """Mean of a score over the images that have it; nan when none does."""
+        values = self.defined(name)
+        return sum(values) / len(values) if values else math.nan
 
     def summary(self, metrics: ImageMetrics) -> dict[str, Any]:
-        """Means beside their n, definitions, what is missing and why, and times."""
+        """Means beside their n (smaller for scores that some images lack), definitions, what is missing and
+        why, and times.
+        """
         return {
             "method": self.method,
             "n": len(self.rows),
-            "means": {name: self.mean(name) for name in self.scores},
+            "means": {name: self.mean(name) if self.defined(name) else None for name in self.scores},
+            "n_where_fewer": {
+                name: len(self.defined(name))
+                for name in self.scores
+                if len(self.defined(name)) < len(self.rows)
+            },
             "definitions": {name: DEFINITIONS[name] for name in self.scores if name in DEFINITIONS},
             "missing": metrics.missing,
             "encode_seconds": round(self.encode_seconds, 4),

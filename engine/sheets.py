@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from dataloader.images import to_uint8, write_image
 
-_GAP, _CAPTION = 6, 18
+_GAP, _CAPTION, _FONT_SIZE = 6, 18, 13
 _INK, _PAPER = (40, 40, 40), (255, 255, 255)
 
 
@@ -26,16 +27,25 @@ def contact_sheet(
     """Lay images [3, H, W] in [0, 1] out as a table.
 
     titles: one per column, above the first row. captions: one per image, below it. height: of every image, in
-    pixels. Returns [H, W, 3] uint8.
+    pixels; columns are as wide as their widest image or text. Returns [H, W, 3] uint8.
     """
     thumbs = [[_thumbnail(image, height) for image in row] for row in rows]
-    widths = [max(row[c].width for row in thumbs if c < len(row)) for c in range(max(map(len, thumbs)))]
+    font = ImageFont.load_default(_FONT_SIZE)
+    texts = [titles, *(captions or ())]
+    widths = [
+        max(
+            *(row[c].width for row in thumbs if c < len(row)),
+            *(math.ceil(font.getlength(row[c])) + 4 for row in texts if c < len(row)),
+            1,
+        )
+        for c in range(max(map(len, thumbs)))
+    ]
     top = _CAPTION if titles else 0
     row_height = height + _GAP + (_CAPTION if captions else 0)
     sheet = Image.new(
         "RGB", (sum(widths) + _GAP * (len(widths) + 1), top + _GAP + row_height * len(rows)), _PAPER
     )
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    draw = ImageDraw.Draw(sheet)
     lefts = [_GAP + sum(widths[:c]) + _GAP * c for c in range(len(widths))]
     for left, title in zip(lefts, titles, strict=False):
         draw.text((left + 2, 2), title, fill=_INK, font=font)

@@ -22,6 +22,13 @@ def test_sheet_places_images_in_rows_and_columns() -> None:
     assert quarter(0.3, 0.75) == [0, 0, 255] == quarter(0.75, 0.25)
 
 
+def test_columns_are_as_wide_as_their_texts() -> None:
+    narrow = [[torch.zeros(3, 40, 10)] * 2]
+    plain = contact_sheet(narrow, height=40)
+    captioned = contact_sheet(narrow, ["a", "b"], [["a caption of some length", "short"]], height=40)
+    assert captioned.shape[1] > plain.shape[1] + 100
+
+
 def test_error_map_is_black_without_error_and_white_at_full_scale() -> None:
     image = torch.rand(3, 8, 9)
     assert error_map(image, image).max() == 0
