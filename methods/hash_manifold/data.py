@@ -42,8 +42,8 @@ class PixelSample:
 class PixelSamples:
     """Every draw is `rays` pixels of all photos alike, or `rays` of each of `views` photos.
 
-    rays_of: where pixels and what they see come from. cameras: [V] of its photos. surface: sets the frame of
-    the camera centres. Raises UserError when no pixel sees the surface.
+    rays_of: where pixels and what they see come from, some at least. cameras: [V] of its photos. surface:
+    sets the frame of the camera centres.
     """
 
     size = None
@@ -55,10 +55,6 @@ class PixelSamples:
         self.eyes = surface.relative(cameras.center).cpu()
         self.ends = rays_of.sizes.cumsum(0)
         total = int(self.ends[-1])
-        if total == 0:
-            raise UserError(
-                "no pixel of any training photo sees the mesh: do mesh and cameras share one frame?"
-            )
         if total < rays:
             log.warning(
                 "the training photos offer %d pixels, model.rays asks for %d: pixels repeat within a step",
