@@ -110,7 +110,7 @@ def test_every_imported_library_is_pinned(tracked: list[Path]) -> None:
     own = {name.removesuffix(".py") for file in tracked for name in file.relative_to(ROOT).parts}
     foreign = imported - own - set(sys.stdlib_module_names) - set(OPTIONAL)
     providers = packages_distributions()
-    pinned = {normalised(name) for name in required_pins()}
+    pinned = {normalised(name.partition("[")[0]) for name in required_pins()}
     unpinned = {
         name
         for name in foreign
