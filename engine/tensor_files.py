@@ -5,12 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
+import types
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
 from torch import Tensor
+
+from common.errors import UserError
 
 _BLOCK = 1 << 22  # bytes read at a time when a file is hashed
 _SAFETENSORS_NAMES = {  # https://github.com/huggingface/safetensors, "Format"
@@ -108,10 +113,74 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, An
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU."""
+    """The tensors of a safetensors file, on the CPU. Raises UserError when it is missing or damaged."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    return load_file(path)
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: give the path of a weights file") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a readable safetensors file ({error}): get it again") from None
+
+
+class _Inert:
+    """Stands for an object whose class is not trusted: it takes anything and does nothing."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> _Inert:
+        return object.__new__(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+    def __setitem__(self, key: Any, value: Any) -> None: ...
+
+    def append(self, value: Any) -> None: ...
+
+    def extend(self, values: Any) -> None: ...
+
+
+# All that rebuilding tensors in nested containers needs.
+_TRUSTED = {
+    ("collections", "OrderedDict"),
+    ("torch", "Size"),
+    ("torch._utils", "_rebuild_tensor"),
+    ("torch._utils", "_rebuild_tensor_v2"),
+    ("torch._utils", "_rebuild_parameter"),
+    ("torch.serialization", "_get_layout"),
+}
+
+
+class _InertUnpickler(pickle.Unpickler):
+    """Loads tensors and plain containers; any other class or function becomes an inert placeholder."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        trusted = (module, name) in _TRUSTED or (module == "torch" and name.endswith("Storage"))
+        return super().find_class(module, name) if trusted else _Inert
+
+
+def read_torch(path: Path) -> Any:
+    """What `torch.save` wrote, memory-mapped where its format allows; nothing in the file is ever run.
+
+    Lightning files hold callbacks and settings of arbitrary classes beside the weights: whatever is neither a
+    tensor nor a plain container becomes a placeholder. Raises UserError when the file is missing, cut off or
+    something else.
+    """
+    reader = types.ModuleType("inert_pickle")
+    reader.Unpickler = _InertUnpickler  # type: ignore[attr-defined]
+    reader.load = lambda file, **options: _InertUnpickler(file, **options).load()  # type: ignore[attr-defined]
+    try:
+        mapped = zipfile.is_zipfile(path)  # files of torch before 1.6 cannot be mapped
+        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=reader, mmap=mapped)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: give the path of a weights file") from None
+    except (OSError, RuntimeError, EOFError, ValueError, TypeError, AttributeError, LookupError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "it is empty"
+        raise UserError(f"{path} is not a readable weights file ({reason}): get it again") from None
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path} is not a readable weights file ({error}): get it again") from None
 
 
 def sha256(path: Path) -> str:

@@ -18,18 +18,10 @@ from dataloader.util_3dphoto import depth2pcd, render_multiviews, render_view, u
 from geometry.cameras import pinhole
 from geometry.lifting import depth_scale, disparity_to_depth, normalise_depth, resize_disparity
 from geometry.paths import lateral, orbit, spiral
+from tests.parity import warp_diffusion_model
 from tests.parity.cases import Case, case_name, collect
 
-_NETWORK = "belongs to the diffusion model, not built yet"
 NOT_BUILT = {
-    "unet": _NETWORK,
-    "vae": _NETWORK,
-    "clip_image_embedder": _NETWORK,
-    "schedule": _NETWORK,
-    "diffusion_steps": _NETWORK,
-    "ddim": _NETWORK,
-    "full_model": _NETWORK,
-    "weight_port": _NETWORK,
     "pose_encoding": "belongs to the diffusion model's conditioning, not built yet",
     "metrics": "belongs to the diffusion model's evaluation, not built yet",
     "best_frame": "belongs to the diffusion model's video, not built yet",
@@ -217,6 +209,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "depth_normalisation": check_depth_normalisation,
     "unproject_depth": check_unproject_depth,
     "render_warp": check_render_warp,
+    **warp_diffusion_model.CHECKS,
 }
 CASES = collect("warp_diffusion", NOT_BUILT)
 

@@ -1,0 +1,128 @@
+"""Settings of `WarpDiffusion`: by default the full-size networks of MegaScenes NVS, its defects mended.
+
+What published weights need instead is spelt out by options that name the original or the defect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from common.errors import UserError
+
+
+@dataclass
+class UNetConfig:
+    """The denoiser, a Stable-Diffusion-1 UNet (specs/warp_diffusion 2.1)."""
+
+    width: int = 320  # channels at full resolution
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)  # of the width, per level
+    blocks: int = 2  # residual blocks per level
+    attention: tuple[int, ...] = (1, 2, 4)  # downsampling factors whose levels have attention
+    heads: int = 8
+    context: int = 768  # width of the cross-attention token
+    checkpointing: bool = False  # recompute activations in the backward pass: less memory, more time
+
+
+@dataclass
+class AutoencoderConfig:
+    """Between images and latents: a KL autoencoder (2.2), or pixels folded into channels."""
+
+    kind: Literal["kl", "pixels"] = "kl"
+    width: int = 128  # kl: channels at full resolution
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)  # kl: of the width; each level but the last halves the size
+    blocks: int = 2  # kl: residual blocks per level
+    channels: int = 4  # kl: of the latents
+    patch: int = 2  # pixels: side of the square that becomes the channels of one latent pixel
+    scale: float = 0.18215  # latents are multiplied by it (kl)
+
+    @property
+    def factor(self) -> int:
+        """Image pixels per latent pixel, each way."""
+        return self.patch if self.kind == "pixels" else 2 ** (len(self.multipliers) - 1)
+
+    @property
+    def latent_channels(self) -> int:
+        return 3 * self.patch**2 if self.kind == "pixels" else self.channels
+
+
+@dataclass
+class ImageEncoderConfig:
+    """CLIP's image tower (2.3): OpenAI's ViT-L/14 by default."""
+
+    layers: int = 24  # 0: no image encoder, the token is made of the pose alone
+    width: int = 1024
+    heads: int = 16
+    patch: int = 14
+    projection: int = 768  # width of the embedding
+
+
+@dataclass
+class SamplingConfig:
+    """How views are drawn. The defaults are the few-step ones; `sampler: original` is MegaScenes'."""
+
+    sampler: Literal["unipc", "dpmpp", "ddim", "original"] = "unipc"
+    steps: int = 20  # network evaluations; 'original' executes one less than it is asked for
+    guidance: float = 3.0  # classifier-free guidance; 1 = none
+    eta: float = 0.0  # ddim: share of fresh noise per step; 'original' takes 1
+    samples: int = 1  # drawn per view; the one closest to the warp is shown
+    batch: int = 16  # views in one network call, before guidance doubles them
+    composite: Literal["none", "latent", "pixels", "both"] = "none"  # keep what the warp shows
+    noise: Literal["independent", "shared", "warped"] = "independent"  # initial noise of a path's views
+    sequential: bool = False  # later views of a path see the earlier ones, lifted
+
+
+@dataclass
+class WarpDiffusionConfig:
+    """Settings of `WarpDiffusion`."""
+
+    warp: Literal["pixels", "none", "latent"] = "pixels"  # 11 channels; 8 (ZeroNVS); encoded warp + coverage
+    resolution: int = 256  # side of the square canvas the images are padded to
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    image_encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
+    pretrained: str = ""  # checkpoint that autoencoder and image encoder are taken from; empty = random ones
+    prediction: Literal["epsilon", "v_prediction"] = "epsilon"  # what the network predicts
+    scaled_source: bool = False  # multiply the source's latents as the target's are (published: not)
+    token: Literal["image_and_pose", "image"] = "image_and_pose"  # image: --warponly of the original
+    pose: Literal["relative", "zeronvs"] = "relative"  # zeronvs: translations squashed as in its training
+    max_angle: float = 70.0  # degrees; surface seen more grazingly is torn out of the warp
+    far: float = 100.0  # depths beyond are set to it, in units of the 20th percentile
+    sky: Literal["wall", "drop"] = "wall"  # what lies at `far` or beyond: a wall there, or nothing
+    depth_model: str = "LiheYoung/depth-anything-large-hf"  # hub id or folder, for photos without depth
+    # training
+    dropout: Literal["joint", "original"] = "joint"  # what is hidden for guidance: see `conditioning.py`
+    freeze_projection: bool = False  # the original never trained it, by mistake
+    ema_of_original: bool = False  # take an original checkpoint's averaged weights (ZeroNVS's own choice)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    def __post_init__(self) -> None:
+        factor = self.autoencoder.factor
+        if self.resolution % (factor * 2 ** (len(self.unet.multipliers) - 1)):
+            raise UserError(
+                f"model.resolution is {self.resolution}: it must be a multiple of "
+                f"{factor * 2 ** (len(self.unet.multipliers) - 1)} for these networks"
+            )
+        for name in ("steps", "samples", "batch"):
+            if getattr(self.sampling, name) < 1:
+                raise UserError(
+                    f"model.sampling.{name} is {getattr(self.sampling, name)}: it must be at least 1"
+                )
+        if not 0 < self.max_angle <= 90:
+            raise UserError(f"model.max_angle is {self.max_angle}: it must lie in (0, 90] degrees")
+
+    @property
+    def latent_size(self) -> int:
+        """Side of the square latents."""
+        return self.resolution // self.autoencoder.factor
+
+    @property
+    def condition_channels(self) -> int:
+        """Channels beside the noisy latents: the source's latents, and the warp."""
+        channels = self.autoencoder.latent_channels
+        return channels + {"none": 0, "pixels": 3, "latent": channels + 1}[self.warp]
+
+    @property
+    def in_channels(self) -> int:
+        """Input channels of the UNet."""
+        return self.autoencoder.latent_channels + self.condition_channels
