@@ -34,8 +34,8 @@ class Pair:
     float64 cameras of the photos at their own (unpadded, not resized) sizes, in one world frame. scale: world
     units per unit of depth, the 20th percentile of the source's depth. warp: [3, S, S] on the target's
     canvas, black where nothing was warped to, white around; None where the set has no warps. small_warp: the
-    same at [3, s, s] (resized from the full warp, not from `warp`). coverage: [1, S, S] in [0, 1], how much of
-    each pixel the warp covers, 0 around the photo.
+    same at [3, s, s] (resized from the full warp, not from `warp`). coverage: [1, S, S] in [0, 1], how much
+    of each pixel the warp covers, 0 around the photo.
     """
 
     name: str
