@@ -19,7 +19,7 @@ from geometry.cameras import Cameras
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
 DEPTH_SUFFIXES = {".npy", ".npz", ".png", ".pfm", ".exr"}
-_UNREADABLE = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)
+UNREADABLE = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)
 _ORIENTATION = 0x0112  # EXIF tag; values 5 to 8 turn the image on its side
 
 
@@ -33,21 +33,22 @@ def list_images(folder: Path) -> list[Path]:
     return files
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path, turn: bool = True) -> NDArray[np.uint8]:
     """Read an image as [H, W, 3] uint8 RGB, upright by its EXIF orientation.
 
-    16-bit grey images keep their high byte. Raises UserError when the file is missing, cut off or no image.
+    16-bit grey images keep their high byte. turn: False leaves the pixels as the file stores them, which is
+    how COLMAP sees them. Raises UserError when the file is missing, cut off or no image.
     """
     try:
         with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
+            upright = ImageOps.exif_transpose(image) if turn else image
             if upright.mode.startswith("I"):  # Pillow would clip 16-bit values at 255
                 grey = (np.asarray(upright).clip(0, 65535) >> 8).astype(np.uint8)
                 return np.repeat(grey[..., None], 3, axis=2)
             return np.asarray(upright.convert("RGB"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: give the path of an image") from None
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise UserError(f"{path} is not a readable image ({error}): replace the file") from None
 
 
@@ -62,7 +63,7 @@ def image_size(path: Path) -> tuple[int, int]:
             sideways = not skipped and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: give the path of an image") from None
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise UserError(f"{path} is not a readable image ({error}): replace the file") from None
     return (width, height) if sideways else (height, width)
 
@@ -118,7 +119,7 @@ def read_depth(path: Path) -> NDArray[np.float32]:
         depth = _read_depth(path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: give the path of a depth map") from None
-    except (*_UNREADABLE, EOFError, IndexError, NotImplementedError, zipfile.BadZipFile) as error:
+    except (*UNREADABLE, EOFError, IndexError, NotImplementedError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not a readable depth map ({error}): replace the file") from None
     if depth.ndim != 2 or depth.dtype.kind not in "fiu":
         raise UserError(
