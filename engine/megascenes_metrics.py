@@ -38,7 +38,7 @@ DEFINITIONS = {
 
 
 def truncate(images: Tensor) -> Tensor:
-    """Images in [-1, 1], any shape, to uint8 as the original stores them: clipped and cut down, not rounded."""
+    """Images [...] in [-1, 1] to uint8 as the original stores them: clipped and cut off, not rounded."""
     return (((images + 1) / 2).clamp(0, 1) * 255).to(torch.uint8)
 
 
