@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,8 @@ from geometry.paths import lateral, orbit, spiral
 from tests.parity import warp_diffusion_model
 from tests.parity.cases import Case, case_name, collect, parity_folder
 from tests.parity.warp_diffusion_data import check_paired_dataset, check_pose_encoding
+from tests.parity.warp_diffusion_scores import check_best_frame, check_metrics
 
-NOT_BUILT = {"metrics": "not built yet", "best_frame": "not built yet"}
 
 def options(text: str) -> dict[str, str]:
     """`key=value` pairs in a configuration text; values are numbers, words or (a,b) pairs."""
@@ -207,9 +208,12 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     **warp_diffusion_model.CHECKS,
     "pose_encoding": check_pose_encoding,
     "paired_dataset": check_paired_dataset,
+    "metrics": check_metrics,
+    "best_frame": check_best_frame,
 }
-LARGE = {"paired_dataset"}  # kinds whose cases are too large to ship with the tests
-CASES = collect("warp_diffusion", NOT_BUILT)
+# kinds whose cases are too large to ship with the tests
+LARGE = {"paired_dataset", "metrics", "unet", "vae", "clip_image_embedder", "full_model"}
+CASES = collect("warp_diffusion", {})
 
 
 @pytest.mark.parametrize("case", CASES, ids=case_name)
@@ -220,6 +224,5 @@ def test_agrees_with_the_original(case: Case) -> None:
 
 
 def test_every_check_has_a_case() -> None:
-    kinds = {case.kind for case in CASES}
-    shipped = parity_folder().name == "fixtures"
-    assert kinds | (LARGE if shipped else set()) == set(CHECKS)
+    shipped = parity_folder() == Path(__file__).resolve().parent / "fixtures"
+    assert {case.kind for case in CASES} == set(CHECKS) - (LARGE if shipped else set())
