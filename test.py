@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.cli import add_boolean, command_parser, positive, setup_logging
 from common.errors import UserError, command
+from dataloader.pairs import PairData
 from dataloader.scene import Scene
-from engine.config import build, to_dict
+from engine.config import TrainingConfig, build, to_dict
 from engine.device import best_device
 from engine.evaluator import Evaluator, format_table, write_reports
+from engine.launch import make_accelerator
 from engine.method import Method
 from engine.metrics import load_image_metrics
 from engine.outputs import prepare_folder, write_provenance
+from engine.set_scores import load_set_network, set_scores, write_original_scores
 from methods import BASELINES, METHODS, method_class, open_experiment, open_trained, parse_experiment
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 EXAMPLES = """
 python test.py -e configs/baselines/depth_warp -s motorcycle
 python test.py -e configs/baselines/photo_blend -s fox data.root=scenes/fox
 python test.py -e configs/baselines/vertex_colors -r latest -s fox --compare all data.root=scenes/fox
+python test.py -e configs/warp_plus_pose -r 112000 -s warp_plus_pose_evaluation -b 8 -w 4 --save_data
 python test.py -e configs/hash_manifold/scene_a -r latest -s fox --compare all,outputs/colors data.root=fox
 """
 
@@ -37,16 +47,23 @@ def build_parser() -> argparse.ArgumentParser:
     add_boolean(parser, "--save_generations", default=True, help="write the renders (default: True)")
     add_boolean(parser, "--save_data", help="write the true images too")
     parser.add_argument(
+        "--savefreq", type=positive(int), help="write every n-th image (default: 1; of image pairs: 10)"
+    )
+    parser.add_argument(
         "--compare",
         default="",
         metavar="NAMES",
         help="score these too: names, 'all' untrained baselines, folders of trained methods; comma-separated",
     )
-    parser.add_argument("--weights_dir", type=Path, help="folder with LPIPS' VGG-16 and AlexNet weights")
+    parser.add_argument(
+        "--weights_dir",
+        type=Path,
+        help="folder with the weights of VGG-16 and AlexNet (LPIPS), Inception (FID)",
+    )
     return parser
 
 
-def compared(words: str, own: str, scene: Scene) -> Iterator[tuple[str, Method]]:
+def compared(words: str, own: str, scene: Scene | PairData) -> Iterator[tuple[str, Method]]:
     """The further methods that `--compare` names, with their weights."""
     for word in filter(None, words.split(",")):
         if word == "all":
@@ -58,7 +75,7 @@ def compared(words: str, own: str, scene: Scene) -> Iterator[tuple[str, Method]]
             yield word, untrained(word, scene)
 
 
-def untrained(name: str, scene: Scene) -> Method:
+def untrained(name: str, scene: Scene | PairData) -> Method:
     """A method that needs no checkpoint, with its default settings. Raises UserError for others."""
     kind = method_class(name)
     if kind.trains:
@@ -66,16 +83,28 @@ def untrained(name: str, scene: Scene) -> Method:
     return kind.create(build(kind.Config, {}), scene)
 
 
+def processes(config: TrainingConfig, folder: Path) -> Accelerator | None:
+    """The processes that share the work, where a launcher started several."""
+    accelerator = make_accelerator(replace(config, tracker="none", precision="launch"), folder)
+    return accelerator if accelerator.num_processes > 1 else None
+
+
 @command
 def main() -> None:
     setup_logging()
-    args, experiment, kind = parse_experiment(build_parser())
+    args, experiment, kind = parse_experiment(build_parser(), "test")
     experiment.data.threads = args.workers
+    accelerator = processes(experiment.training, Path(args.savepath))
+    first = accelerator is None or accelerator.is_main_process
+    if not first:
+        setup_logging(logging.WARNING)
     scene, method = open_experiment(args, experiment, kind)
     others = list(compared(args.compare, experiment.method, scene))
-    folder = args.savepath if args.savepath.startswith(("./", "/")) else f"quant_eval/{args.savepath}"
-    folder = prepare_folder(Path(folder))
+    place = args.savepath if args.savepath.startswith(("./", "/")) else f"quant_eval/{args.savepath}"
+    folder = prepare_folder(Path(place))
     metrics = load_image_metrics(args.weights_dir, best_device())
+    pairs = not isinstance(scene, Scene)
+    inception = load_set_network(metrics, args.weights_dir, best_device()) if pairs else None
     evaluator = Evaluator(
         scene=scene,
         data=experiment.data,
@@ -85,11 +114,19 @@ def main() -> None:
         folder=folder,
         save_generations=args.save_generations,
         save_data=args.save_data,
+        save_every=args.savefreq or (10 if pairs else 1),
+        accelerator=accelerator,
+        unnamed=experiment.method,
     )
-    reports = [evaluator.evaluate(experiment.method, method)]
-    for name, other in others:
-        reports.append(evaluator.evaluate(name, other))
+    reports = []
+    for name, compared_method in [(experiment.method, method), *others]:
+        sets = set_scores(scene.split(experiment.data.target), metrics, inception) if pairs else []
+        reports.append(evaluator.evaluate(name, compared_method, sets))
+    if not first:
+        return
     files = write_reports(reports, metrics, folder)
+    if pairs:
+        files += write_original_scores(reports[0].pooled, folder)
     write_provenance(folder, to_dict(experiment), experiment.training.seed)
     print(format_table(reports))
     print("\n".join(str(file) for file in files))

@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 import yaml
 
-from common.cli import command_parser, setup_logging
+from common.cli import add_boolean, command_parser, setup_logging
 from common.errors import UserError, command
 from common.files import replacing
+from dataloader.pairs import PairData
 from dataloader.scene import Scene
 from engine.checkpoint import find_start
 from engine.config import Experiment, to_dict
@@ -45,13 +46,18 @@ def build_parser() -> argparse.ArgumentParser:
         "--resume",
         help="N or latest (-1): continue from that checkpoint; auto: from the latest, if there is one",
     )
+    add_boolean(parser, "-l", "--log", help="log to Weights & Biases (training.tracker=wandb)")
     parser.add_argument("--output_dir", type=Path, help="where iter_N and logs go (default: -e)")
     return parser
 
 
 def with_flags(experiment: Experiment, args: argparse.Namespace) -> Experiment:
-    """The experiment with -b and -w applied."""
-    given = {"batch_size": args.batch_size, "workers": args.workers}
+    """The experiment with -b, -w and -l applied."""
+    given = {
+        "batch_size": args.batch_size,
+        "workers": args.workers,
+        "tracker": "wandb" if args.log else None,
+    }
     changes = {name: value for name, value in given.items() if value is not None}
     return replace(experiment, training=replace(experiment.training, **changes))
 
@@ -64,9 +70,10 @@ def write_record(folder: Path, experiment: Experiment, keep_config: bool) -> Non
             path.write_text(yaml.safe_dump(to_dict(experiment), sort_keys=False))
 
 
-def make_validation(scene: Scene, experiment: Experiment, device: torch.device) -> Validate:
-    """The image metrics on the views held out by `data.target`."""
-    evaluator = Evaluator(scene, experiment.data, ImageMetrics(), device)
+def make_validation(scene: Scene | PairData, experiment: Experiment, device: torch.device) -> Validate:
+    """The image metrics on the views held out by `data.target`; of pairs, on the split 'val'."""
+    data = experiment.data if isinstance(scene, Scene) else replace(experiment.data, target="val")
+    evaluator = Evaluator(scene, data, ImageMetrics(), device, experiment.training.batch_size)
 
     def validate(method: Method, step: int) -> dict[str, float]:
         report = evaluator.evaluate(f"step {step}", method)
@@ -78,7 +85,7 @@ def make_validation(scene: Scene, experiment: Experiment, device: torch.device) 
 @command
 def main() -> None:
     setup_logging()
-    args, experiment, kind = parse_experiment(build_parser())
+    args, experiment, kind = parse_experiment(build_parser(), "train")
     experiment = with_flags(experiment, args)
     if not kind.trains:
         raise UserError(f"{experiment.method} has nothing to train: evaluate it with test.py")
@@ -89,7 +96,7 @@ def main() -> None:
     start = find_start(folder, args.resume)
     prepare_folder(folder)
     torch.manual_seed(key(experiment.training.seed, "weights"))
-    scene = kind.open(args, experiment.data)
+    scene = kind.open(args, experiment)
     method = create_method(experiment, scene)
     samples = method.samples(scene, experiment.data)
     if accelerator.is_main_process:

@@ -58,17 +58,21 @@ def build_parser() -> argparse.ArgumentParser:
 def render_video(
     method: Method, state: object, path: str, cameras: Cameras, fps: float, args: argparse.Namespace
 ) -> list[Path]:
-    """Render one path and write its videos, contact sheet and cameras; returns the files."""
+    """Render one path and write its videos, contact sheet and cameras; returns the files.
+
+    None where the method makes no views for want of weights.
+    """
     cameras = cameras.to(best_device())
-    frames, covered = [], False
+    frames, covered, name = [], False, path_name(path)
     with torch.no_grad():
-        for i in progress(range(len(cameras)), path_name(path), unit="frame"):
-            rendering = method.render(state, cameras[i : i + 1])
+        views = method.film(state, cameras, args.savepath / name)
+        for rendering in progress(views, name, total=len(cameras), unit="frame"):
             covered = covered or bool(rendering.covered().any())
             frames.append(to_uint8(rendering.image[0]))
+    if not frames:
+        return []
     if not covered:
         raise UserError(f"path {path}: the scene is out of view in every frame; does the path fit it?")
-    name = path_name(path)
     files = [args.savepath / f"{name}.{suffix}" for suffix in args.format]
     for file in files:
         write_video(frames, file, fps)
@@ -85,20 +89,32 @@ def render_video(
     return [*files, args.savepath / f"{name}.png"]
 
 
+def original_extents(args: argparse.Namespace) -> bool:
+    """Whether paths shall be as long as an original implementation's, where the method has such a flag."""
+    return getattr(args, "original_camera", False)
+
+
 @command
 def main() -> None:
     setup_logging()
-    args, experiment, kind = parse_experiment(build_parser())
-    scene, method = open_experiment(args, experiment, kind)
-    paths = [(path, *scene_path(path, scene, experiment.data, args.view, args.frames)) for path in args.path]
+    args, experiment, kind = parse_experiment(build_parser(), "video")
+    scene, method = open_experiment(args, experiment, kind, partly=True)
+    paths = [
+        (path, *scene_path(path, scene, experiment.data, args.view, args.frames, original_extents(args)))
+        for path in args.path
+    ]
     prepare_folder(args.savepath)
     method = method.to(best_device()).eval()
     source = source_views(scene, experiment.data, method.reads_sources)
     state = method.encode(source.to(best_device()))
+    for file in method.write_sources(state, args.savepath):
+        print(file)
     for path, cameras, file_fps in paths:
         for file in render_video(method, state, path, cameras, args.fps or file_fps or 10.0, args):
             print(file)
     write_provenance(args.savepath, to_dict(experiment), experiment.training.seed)
+    if method.missing:
+        raise UserError(f"{args.savepath} has the warps, but no views: {method.missing}")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,13 @@ class Pair:
 
 @runtime_checkable
 class PairSet(Protocol):
-    """Pairs by index, read on demand: `pair` raises UserError when a file of the pair cannot be read."""
+    """Pairs by index, read on demand: `pair` raises UserError when a file of the pair cannot be read.
+
+    has_warps: whether every pair has a warp.
+    """
+
+    @property
+    def has_warps(self) -> bool: ...
 
     def __len__(self) -> int: ...
 
@@ -63,3 +69,13 @@ class PairSet(Protocol):
         ...
 
     def pair(self, index: int) -> Pair: ...
+
+
+class PairData(Protocol):
+    """Pairs in splits ('train', 'val', 'test'). name: of the data set, for messages."""
+
+    name: str
+
+    def split(self, name: str) -> PairSet:
+        """The pairs of a split. Raises UserError where there is none of that name."""
+        ...

@@ -16,6 +16,7 @@ from torch import Tensor
 from common.errors import UserError
 from dataloader.images import read_depth, read_image, resize_image, to_tensor
 from dataloader.lenses import Lens
+from dataloader.pairs import Pair
 from geometry.cameras import Cameras, stack_cameras
 from geometry.meshes import Mesh
 from geometry.views import Views
@@ -242,8 +243,12 @@ def _nearest(image: Tensor, size: ImageSize) -> Tensor:
 
 @dataclass
 class Batch:
-    """Source views given and target views to make, of one scene. scene: its name, once per target."""
+    """Source views given and target views to make. scene: name of the scene, once per target.
+
+    pairs: where every target comes with a source (and scene) of its own, the pairs they are.
+    """
 
     source: Views
     target: Views
     scene: list[str]
+    pairs: list[Pair] | None = None

@@ -25,14 +25,20 @@ def path_name(path: str) -> str:
 
 
 def scene_path(
-    path: str, scene: Scene, data: DataConfig, view: str | None = None, frames: int | None = None
+    path: str,
+    scene: Scene,
+    data: DataConfig,
+    view: str | None = None,
+    frames: int | None = None,
+    original: bool = False,
 ) -> tuple[Cameras, float | None]:
     """The cameras [N] of a path and the frame rate that its file asks for (None for a path by name).
 
     path: a name of `geometry.paths.PATHS`, or a camera_path.json file. view: name of the photo that a path
     around one camera starts from; None takes the middle one of the split `data.source`. frames: None takes
     the path's default. Distances are in units of the 20th percentile of the depth that the view sees; paths
-    around one camera are moreover as wide as its field of view allows. Raises UserError for an unknown path
+    around one camera are moreover as wide as its field of view allows. original: leave orbit and spiral as
+    MegaScenes has them, which suits its own wide lens. Raises UserError for an unknown path
     or view.
     """
     if path.endswith(".json"):
@@ -44,7 +50,9 @@ def scene_path(
     reference = scene.cameras([index] if path in AROUND_ONE else sources, view_size(scene, data))
     scale = scene_scale(scene, index)
     options: dict[str, Any] = {} if frames is None else {"n": frames}
-    if path in AROUND_ONE:
+    if path in AROUND_ONE and original:
+        reference = reference[0]
+    elif path in AROUND_ONE:
         reference = reference[0]
         width = _view_width(reference)
         scale *= width

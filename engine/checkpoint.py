@@ -49,6 +49,10 @@ logger = logging.getLogger(__name__)
 _NAME = re.compile(r"iter_(\d+)")
 
 
+class MissingCheckpointError(UserError):
+    """There is no checkpoint where one was asked for."""
+
+
 @dataclass
 class State:
     """Where a run stands. Everything else that it does follows from this, the weights and the config."""
@@ -171,12 +175,16 @@ def find(folder: Path, which: str) -> Checkpoint | None:
             logger.warning("%s is passed over: %s", folders[step], fault)
         if which == "auto":
             return None
-        raise UserError(f"{folder} holds no checkpoint to resume from: start without -r, or use -r auto")
+        raise MissingCheckpointError(
+            f"{folder} holds no checkpoint to resume from: start without -r, or use -r auto"
+        )
     if not which.isdecimal():
         raise UserError(f"-r {which} is not a checkpoint: give a step, latest or auto")
     if int(which) not in folders:
         there = ", ".join(str(step) for step in sorted(folders)) or "none"
-        raise UserError(f"{folder / f'iter_{which}'} does not exist (checkpoints there: {there})")
+        raise MissingCheckpointError(
+            f"{folder / f'iter_{which}'} does not exist (checkpoints there: {there})"
+        )
     fault = damage(folders[int(which)])
     if fault is not None:
         raise UserError(f"{fault}: resume from another checkpoint")
@@ -309,6 +317,7 @@ def load_weights(method: Method, path: Path) -> None:
         raise UserError(f"{fault}: use another checkpoint")
     if _is_ours(path):
         verify(path)
+        method.load_frozen()
         assign(method, read_safetensors(path / "model.safetensors"), path)
         check_frozen(method, read_state(path), path)
         return
@@ -321,16 +330,21 @@ def load_weights(method: Method, path: Path) -> None:
     assign(method, weights, path)
 
 
-def load_for_inference(method: Method, folder: Path, which: str) -> int:
-    """Load the checkpoint that `-r` names, averaged weights where it has them, and return its step."""
+def find_trained(folder: Path, which: str) -> Checkpoint:
+    """The checkpoint that `-r` names. Raises MissingCheckpointError where there is none, else as `find`."""
     checkpoint = find(folder, which)
     if checkpoint is None:
-        raise UserError(f"{folder} holds no checkpoint: train first, or give another folder")
+        raise MissingCheckpointError(f"{folder} holds no checkpoint: train first, or give another folder")
+    return checkpoint
+
+
+def load_for_inference(method: Method, checkpoint: Checkpoint) -> None:
+    """Load a checkpoint, averaged weights where it has them, into a method that only renders from now on."""
     load_weights(method, checkpoint.path)
     average = None if checkpoint.original else read_ema(checkpoint.path)
     if average is not None:
         assign(method, saved_tensors(method) | average, checkpoint.path)
-    return checkpoint.step
+    method.prepare_inference()
 
 
 def check_frozen(method: nn.Module, state: State, path: Path) -> None:
@@ -349,6 +363,7 @@ def check_frozen(method: nn.Module, state: State, path: Path) -> None:
 def assign(module: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:
     """Copy tensors into a module, strictly: all that a checkpoint holds, nothing unknown, equal shapes.
 
+    Tensors that have no memory yet (of the 'meta' device) are replaced by the checkpoint's own, as float32.
     Raises UserError that names what differs, and then copies nothing.
     """
     known = module.state_dict(keep_vars=True)
@@ -364,8 +379,27 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> No
     if any(faults.values()):
         listed = "; ".join(f"{what}: {_shorten(names)}" for what, names in faults.items() if names)
         raise UserError(f"the weights in {source} do not fit this model: {listed}")
+    put(module, tensors)
+
+
+@torch.no_grad()
+def put(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy tensors into a module that has them all, in equal shapes; see `assign`."""
+    known = module.state_dict(keep_vars=True)
     for name, tensor in tensors.items():
-        known[name].copy_(tensor)
+        if known[name].is_meta:
+            _replace(module, name, tensor)
+        else:
+            known[name].copy_(tensor)
+
+
+def _replace(module: nn.Module, name: str, tensor: Tensor) -> None:
+    """Put a tensor in the place of a parameter or buffer, which stays as trainable as it was."""
+    place, _, last = name.rpartition(".")
+    owner = module.get_submodule(place)
+    old = getattr(owner, last)
+    new = tensor.to(old.dtype)
+    setattr(owner, last, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
 
 
 def _shorten(names: list[str], limit: int = 4) -> str:

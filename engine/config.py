@@ -11,7 +11,7 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +39,8 @@ class DataConfig:
     left_out_views: str = ""  # photos to use for nothing, likewise
     ray_cache: str = ""  # folder made by scripts/scene.py cache-rays; empty = cast rays as they are drawn
     threads: int = 0  # that decode photos; 0 = none besides the program's own
+    pairs: str = ""  # folder (or file) of split files, for methods trained on image pairs
+    warps: str = ""  # folder of the pairs' warped images, where they are prepared
     max_bad_fraction: float = 0.001  # unreadable training samples tolerated, as a fraction
 
     def __post_init__(self) -> None:
@@ -66,13 +68,23 @@ class TrainingConfig:
     keep: int = 2  # newest checkpoints kept, at least 2
     validate_every: int = 0  # steps between validations; 0 = none
     on_nan: str = "stop"  # stop, or skip(k): skip such steps, stop after k in a row
+    preview_every: int = 0  # steps between pictures of what the method makes of a batch; 0 = none
     init_from: str = ""  # checkpoint folder to take weights from, at step 0
+    precision: Literal["launch", "no", "bf16", "fp16"] = "launch"  # launch: as the accelerate file says
     tracker: Literal["tensorboard", "wandb", "none"] = "tensorboard"
 
     def __post_init__(self) -> None:
         for key in ("steps", "batch_size", "accumulation", "log_every", "save_every"):
             _require(getattr(self, key) >= 1, f"training.{key}", getattr(self, key), "at least 1")
-        for key in ("workers", "warmup_steps", "clip_norm", "validate_every", "final_lr_factor", "seed"):
+        for key in (
+            "workers",
+            "warmup_steps",
+            "clip_norm",
+            "validate_every",
+            "preview_every",
+            "final_lr_factor",
+            "seed",
+        ):
             _require(getattr(self, key) >= 0, f"training.{key}", getattr(self, key), "at least 0")
         _require(self.learning_rate > 0, "training.learning_rate", self.learning_rate, "above 0")
         _require(0 <= self.ema_decay < 1, "training.ema_decay", self.ema_decay, "in [0, 1)")
@@ -108,16 +120,20 @@ class Experiment:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
 
-def read_config(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def read_config(
+    folder: Path,
+    overrides: Sequence[str] = (),
+    translate: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+) -> dict[str, Any]:
     """Read `folder/config.yaml` and apply dotted `key=value` words.
 
-    Raises UserError for a bad file or word.
+    translate: applied to the file's content before the words are. Raises UserError for a bad file or word.
     """
     import yaml
 
     path = folder / "config.yaml"
     if not path.is_file():
-        raise UserError(f"{path} does not exist: -e takes a folder that holds a config.yaml")
+        raise UserError(f"{path} does not exist: -e takes a folder that holds a config.yaml{_near(folder)}")
     try:
         config = yaml.safe_load(path.read_text()) or {}
     except OSError as error:
@@ -126,12 +142,20 @@ def read_config(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise UserError(f"{path} is not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(config, dict):
         raise UserError(f"{path} must hold 'key: value' lines")
+    config = config if translate is None else translate(config)
     for word in overrides:
         key, separator, text = word.partition("=")
         if not separator or not key:
             raise UserError(f"{word!r} is not an override: write key.path=value")
         _assign(config, key.split("."), _word_value(word, text), word)
     return config
+
+
+def _near(folder: Path) -> str:
+    """A hint at the experiment beside a folder that does not exist, whose name is most like its."""
+    beside = [path.parent.name for path in folder.parent.glob("*/config.yaml")]
+    near = difflib.get_close_matches(folder.name, beside, n=1)
+    return f"; did you mean {folder.parent / near[0]}?" if near else ""
 
 
 def _word_value(word: str, text: str) -> Any:

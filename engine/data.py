@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -46,10 +46,16 @@ def source_views(scene: Scene, data: DataConfig, photos: bool = True) -> Views:
     return Views(black, cameras, names=[scene.records[i].name for i in chosen])
 
 
-def target_batches(scene: Scene, data: DataConfig, batch_size: int, source: Views) -> Iterator[Batch]:
-    """The held-out views in batches, with the surface's coverage where the scene has a mesh."""
+def target_batches(
+    scene: Scene, data: DataConfig, batch_size: int, source: Views, chosen: Sequence[int] | None = None
+) -> Iterator[Batch]:
+    """The held-out views in batches, with the surface's coverage where the scene has a mesh.
+
+    chosen: positions in the split `data.target`; None takes all.
+    """
     rasterizer = Rasterizer(scene.mesh()) if scene.has_mesh else None
-    targets = scene.split(data.target)
+    split = scene.split(data.target)
+    targets = split if chosen is None else [split[i] for i in chosen]
     for start in range(0, len(targets), batch_size):
         target = scene.views(targets[start : start + batch_size], view_size(scene, data), data.threads)
         if rasterizer is not None:

@@ -8,9 +8,10 @@ import csv
 import json
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,14 +22,21 @@ from common.cli import progress
 from common.errors import UserError
 from common.files import replacing
 from dataloader.images import write_image
-from dataloader.scene import Scene
+from dataloader.pairs import PairData
+from dataloader.scene import Batch, Scene
 from engine.config import DataConfig
 from engine.data import source_views, target_batches
 from engine.device import clock
-from engine.method import Method
+from engine.generative import DEFINITIONS as SET_DEFINITIONS
+from engine.megascenes_metrics import DEFINITIONS as ORIGINAL_DEFINITIONS
+from engine.method import Evaluation, Method
 from engine.metrics import DEFINITIONS, ImageMetrics
+from engine.pairs import pair_batches
+from engine.set_scores import Accumulator
 from engine.sheets import contact_sheet, error_map, write_sheet
-from geometry.views import Rendering, Views
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +45,19 @@ _SHEET_ROWS = 8
 
 @dataclass
 class Report:
-    """Scores of one method on a scene: a row per image, in order, and the first pictures, to be shown."""
+    """Scores of one method: a row per image, in order, and the first pictures, to be shown.
+
+    pictures: rendered and true image by row. pooled: scores of the set as a whole. unwritten: files and their
+    images, to be written once some view shows something.
+    """
 
     method: str
     rows: list[dict[str, Any]] = field(default_factory=list)
-    pictures: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # rendered, true
+    pictures: list[tuple[int, Tensor, Tensor]] = field(default_factory=list)
     encode_seconds: float = 0.0
     render_seconds: float = 0.0
-    unwritten: list[tuple[Path, Tensor]] = field(default_factory=list)  # files and their images
+    unwritten: list[tuple[Path, Tensor]] = field(default_factory=list)
+    pooled: dict[str, Any] = field(default_factory=dict)
 
     @property
     def sees_something(self) -> bool:
@@ -75,16 +88,19 @@ class Report:
         """Means beside their n (smaller for scores that some images lack), definitions, what is missing and
         why, and times.
         """
+        means = {name: self.mean(name) if self.defined(name) else None for name in self.scores}
+        defined = {**DEFINITIONS, **SET_DEFINITIONS, **ORIGINAL_DEFINITIONS}
         return {
             "method": self.method,
             "n": len(self.rows),
-            "means": {name: self.mean(name) if self.defined(name) else None for name in self.scores},
+            "means": means,
+            **({"pooled": self.pooled} if self.pooled else {}),
             "n_where_fewer": {
                 name: len(self.defined(name))
                 for name in self.scores
                 if len(self.defined(name)) < len(self.rows)
             },
-            "definitions": {name: DEFINITIONS[name] for name in self.scores if name in DEFINITIONS},
+            "definitions": {name: defined[name] for name in (*means, *self.pooled) if name in defined},
             "missing": metrics.missing,
             "encode_seconds": round(self.encode_seconds, 4),
             "render_seconds_per_image": round(self.render_seconds / len(self.rows), 4),
@@ -94,13 +110,15 @@ class Report:
 
 @dataclass
 class Evaluator:
-    """How methods are evaluated on a scene, so that all of them are treated alike.
+    """How methods are evaluated, so that all of them are treated alike.
 
-    folder: where renders are written below generations/METHOD/ (and truth below targets/), as they come; None
-    writes nothing.
+    scene: a scene, whose sources are encoded once, or pairs, each with a source of its own. folder: where
+    renders are written below generations/METHOD/ (and truth below targets/), as they come; None writes
+    nothing. save_every: write every so many-th image. accelerator: of several processes, each of which takes
+    its share of the targets; the first one's report then has all rows.
     """
 
-    scene: Scene
+    scene: Scene | PairData
     data: DataConfig
     metrics: ImageMetrics
     device: torch.device
@@ -108,47 +126,132 @@ class Evaluator:
     folder: Path | None = None
     save_generations: bool = True
     save_data: bool = False
+    save_every: int = 1
+    accelerator: Accelerator | None = None
+    unnamed: str = ""  # the method whose renders of pairs lie in generations/ itself
 
-    def evaluate(self, name: str, method: Method) -> Report:
-        """Encode the source views once, then render and score every held-out view."""
-        if not self.scene.split(self.data.target):
-            raise UserError(
-                f"scene {self.scene.name} has no view in split {self.data.target!r}: set data.target=all"
-            )
+    def evaluate(self, name: str, method: Method, accumulators: Sequence[Accumulator] = ()) -> Report:
+        """Render and score every target. accumulators: scores of pairs as a set."""
         method = method.to(self.device).eval()
-        source = source_views(self.scene, self.data, method.reads_sources).to(self.device)
         report = Report(name)
-        started = clock(self.device)
-        state = method.encode(source)
-        report.encode_seconds = clock(self.device) - started
-        count = len(self.scene.split(self.data.target))
-        with progress(range(count), name, total=count, unit="view") as bar, torch.no_grad():
-            for batch in target_batches(self.scene, self.data, self.batch_size, source):
-                target = batch.target = batch.target.to(self.device)
-                evaluation = method.evaluate(batch, state, self.metrics)
-                report.render_seconds += evaluation.seconds
-                for scene, view, row in zip(batch.scene, target.names, evaluation.rows, strict=True):
-                    report.rows.append({"scene": scene, "view": view, **row})
-                if evaluation.rendering is not None:
-                    self._keep(report, target, evaluation.rendering)
-                report.write_images()
-                bar.update(len(target))
+        rank, world = 0, 1
+        if self.accelerator is not None:
+            rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        if isinstance(self.scene, Scene):
+            self._evaluate_scene(self.scene, report, method, rank, world)
+        else:
+            self._evaluate_pairs(self.scene, report, method, accumulators, rank, world)
+        self._gather(report, accumulators)
         if not report.sees_something:
             raise UserError(
                 f"{name} covers no pixel of any target view: do the scene's mesh and cameras fit?"
             )
+        report.pooled = {k: v for a in accumulators for k, v in a.compute().items() if k != "n"}
         return report
 
-    def _keep(self, report: Report, target: Views, rendering: Rendering) -> None:
-        """Remember the renders that are to be written, and the first for the sheet."""
-        for i, name in enumerate(target.names):
-            if self.folder is not None and self.save_generations:
-                path = self.folder / "generations" / report.method / f"{name}.png"
-                report.unwritten.append((path, rendering.image[i]))
-            if self.folder is not None and self.save_data:
-                report.unwritten.append((self.folder / "targets" / f"{name}.png", target.images[i]))
+    def _evaluate_scene(self, scene: Scene, report: Report, method: Method, rank: int, world: int) -> None:
+        """Encode the source views once, then every held-out view."""
+        targets = scene.split(self.data.target)
+        if not targets:
+            raise UserError(
+                f"scene {scene.name} has no view in split {self.data.target!r}: set data.target=all"
+            )
+        source = source_views(scene, self.data, method.reads_sources).to(self.device)
+        started = clock(self.device)
+        state = method.encode(source)
+        report.encode_seconds = clock(self.device) - started
+        own = list(range(rank, len(targets), world))
+        with progress(own, report.method, total=len(own), unit="view") as bar, torch.no_grad():
+            batches = target_batches(scene, self.data, self.batch_size, source, own)
+            for start, batch in zip(range(0, len(own), self.batch_size), batches, strict=True):
+                batch.target = batch.target.to(self.device)
+                evaluation = method.evaluate(batch, state, self.metrics)
+                self._add(report, own[start : start + self.batch_size], batch, evaluation)
+                bar.update(len(batch.target))
+
+    def _evaluate_pairs(
+        self,
+        data: PairData,
+        report: Report,
+        method: Method,
+        accumulators: Sequence[Accumulator],
+        rank: int,
+        world: int,
+    ) -> None:
+        """Every target from the source it is paired with."""
+        pairs = data.split(self.data.target)
+        own = list(range(rank, len(pairs), world))
+        with progress(own, report.method, total=len(own), unit="view") as bar, torch.no_grad():
+            for indices, batch in pair_batches(pairs, own, self.batch_size):
+                batch.source, batch.target = batch.source.to(self.device), batch.target.to(self.device)
+                evaluation = method.evaluate_pairs(batch, self.metrics)
+                if evaluation.rendering is not None and batch.pairs is not None:
+                    for accumulator in accumulators:
+                        _update(accumulator, evaluation.rendering.image, batch, indices)
+                self._add(report, indices, batch, evaluation)
+                bar.update(len(indices))
+
+    def _add(self, report: Report, indices: list[int], batch: Batch, evaluation: Evaluation) -> None:
+        """Take a batch's scores and pictures into the report."""
+        report.render_seconds += evaluation.seconds
+        for i, (index, row) in enumerate(zip(indices, evaluation.rows, strict=True)):
+            view = batch.target.names[i]
+            report.rows.append({"scene": batch.scene[i], "view": view, **row, "_index": index})
+            if evaluation.rendering is None:
+                continue
+            image, truth = evaluation.rendering.image[i], batch.target.images[i]
+            if batch.pairs is not None:
+                cut = batch.pairs[i].target_canvas.cut
+                image, truth = cut(image), cut(truth)
             if len(report.pictures) < _SHEET_ROWS:
-                report.pictures.append((rendering.image[i].cpu(), target.images[i].cpu()))
+                report.pictures.append((index, image.cpu(), truth.cpu()))
+            if self.folder is not None and index % self.save_every == 0:
+                self._keep(report, index, batch, i, evaluation.rendering.image[i])
+        report.write_images()
+
+    def _keep(self, report: Report, index: int, batch: Batch, i: int, image: Tensor) -> None:
+        """Remember files that are to be written. Pairs are numbered, as MegaScenes numbers them."""
+        assert self.folder is not None
+        if batch.pairs is None:
+            name = batch.target.names[i]
+            files = {f"generations/{report.method}/{name}.png": (self.save_generations, image)}
+            files[f"targets/{name}.png"] = (self.save_data, batch.target.images[i])
+        else:
+            pair, generations = batch.pairs[i], self.folder / "generations"
+            below = "" if report.method == self.unnamed else f"{report.method}/"
+            files = {f"{generations.name}/{below}{index}.png": (self.save_generations, image)}
+            files[f"refimgs/{index}.png"] = (self.save_data, batch.source.images[i])
+            files[f"tarimgs/{index}.png"] = (self.save_data, batch.target.images[i])
+            if pair.coverage is not None:
+                mask = (pair.coverage >= 0.5).float().expand(3, -1, -1)
+                files[f"masks/{index}.png"] = (self.save_data, mask)
+        report.unwritten += [(self.folder / name, shown) for name, (wanted, shown) in files.items() if wanted]
+
+    def _gather(self, report: Report, accumulators: Sequence[Accumulator]) -> None:
+        """Bring the processes' rows, pictures and sums together, in the order of the targets."""
+        if self.accelerator is not None and self.accelerator.num_processes > 1:
+            from accelerate.utils import gather_object
+
+            report.rows = gather_object(report.rows)
+            report.pictures = gather_object(report.pictures)
+            report.render_seconds = sum(gather_object([report.render_seconds]))
+            for accumulator in accumulators:
+                for rank, state in enumerate(gather_object([accumulator.state()])):
+                    if rank != self.accelerator.process_index:
+                        accumulator.merge(state)
+        report.rows.sort(key=lambda row: row["_index"])
+        place = {row.pop("_index"): i for i, row in enumerate(report.rows)}
+        report.pictures = sorted((place[k], a, b) for k, a, b in report.pictures)[:_SHEET_ROWS]
+
+
+def _update(accumulator: Accumulator, images: Tensor, batch: Batch, indices: list[int]) -> None:
+    """Show pairs to an accumulator, in [-1, 1]; where there are no warps (all of them are there or none),
+    targets stand in their place, which nothing looks at.
+    """
+    assert batch.pairs is not None
+    warps = [pair.target if pair.warp is None else pair.warp for pair in batch.pairs]
+    warp = torch.stack(warps).to(images)
+    accumulator.update(images * 2 - 1, batch.target.images * 2 - 1, warp * 2 - 1, torch.tensor(indices))
 
 
 def write_reports(reports: list[Report], metrics: ImageMetrics, folder: Path) -> list[Path]:
@@ -176,9 +279,9 @@ def _sheet(reports: list[Report]) -> NDArray[np.uint8]:
     """Two rows per held-out view: truth and every method's render; below each render its error map."""
     rows: list[list[Tensor]] = []
     captions: list[list[str]] = []
-    for i, (_, truth) in enumerate(reports[0].pictures):
-        renders = [report.pictures[i][0] for report in reports]
-        scores = [report.rows[i] for report in reports]
+    for i, (row, _, truth) in enumerate(reports[0].pictures):
+        renders = [report.pictures[i][1] for report in reports]
+        scores = [report.rows[row] for report in reports]
         rows.append([truth, *renders])
         captions.append([str(scores[0]["view"]), *(f"PSNR {row['psnr']:.2f} dB" for row in scores)])
         rows.append([torch.ones_like(truth), *(error_map(render, truth) for render in renders)])

@@ -131,6 +131,7 @@ def make_accelerator(config: TrainingConfig, folder: Path) -> Accelerator:
     try:
         accelerator = Accelerator(
             cpu=bool(launch.cpu),
+            mixed_precision=None if config.precision == "launch" else config.precision,
             log_with=None if config.tracker == "none" else config.tracker,
             project_dir=folder,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=_TIMEOUT)],

@@ -6,7 +6,7 @@ import argparse
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,15 @@ from geometry.cameras import Cameras
 from geometry.views import Rendering, Views
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from engine.config import DataConfig, TrainingConfig
+    from dataloader.pairs import PairData
+    from engine.config import DataConfig, Experiment, TrainingConfig
     from engine.metrics import ImageMetrics
+
+
+Script = Literal["train", "test", "video"]
 
 
 @dataclass
@@ -100,15 +105,18 @@ class Method(nn.Module, ABC):
     """A way of novel-view synthesis. Subclasses are listed in `methods/__init__.py` and made by `create`.
 
     Config: dataclass of the `model:` section. trains: whether `train.py` has anything to do. reads_sources:
-    whether `encode` looks at the source photos, or only at their cameras (then they are not loaded).
+    whether `encode` looks at the source photos, or only at their cameras (then they are not loaded). missing:
+    why there are no weights, where a method works without (`without_weights`).
     """
+
+    missing: str = ""
 
     Config: ClassVar[type] = NoConfig
     trains: ClassVar[bool] = False
     reads_sources: ClassVar[bool] = True
 
     @classmethod
-    def create(cls, config: Any, scene: Scene | None = None) -> Method:
+    def create(cls, config: Any, scene: Any = None) -> Method:
         """Build the method from its config; some methods need the scene (mesh, number of photos)."""
         return cls()
 
@@ -116,8 +124,8 @@ class Method(nn.Module, ABC):
         """Losses of one training batch: 'loss' is minimised, the rest is logged."""
         raise TypeError(f"{type(self).__name__} has nothing to train")
 
-    def samples(self, scene: Scene, data: DataConfig) -> Samples:
-        """The training samples drawn from a scene."""
+    def samples(self, scene: Any, data: DataConfig) -> Samples:
+        """The training samples drawn from what `open` returned."""
         raise TypeError(f"{type(self).__name__} has nothing to train")
 
     def optimization(self, config: TrainingConfig) -> Optimization:
@@ -140,15 +148,58 @@ class Method(nn.Module, ABC):
         seconds = clock(device) - started
         return Evaluation(metrics.score(rendering, batch.target), seconds, rendering)
 
-    @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Add the method's own flags of test.py and video_script.py."""
+    def evaluate_pairs(self, batch: Batch, metrics: ImageMetrics) -> Evaluation:
+        """Make and score the targets of `batch.pairs`, each from its own source (default: one by one)."""
+        from engine.pairs import score_pairs
+
+        started = clock(batch.target.images.device)
+        renderings = [
+            self.render(self.encode(batch.source[i : i + 1]), batch.target.cameras[i : i + 1])
+            for i in range(len(batch.target))
+        ]
+        images = torch.cat([rendering.image for rendering in renderings])
+        seconds = clock(batch.target.images.device) - started
+        return Evaluation(score_pairs(images, batch, metrics), seconds, Rendering(images))
+
+    def film(self, state: Any, cameras: Cameras, folder: Path) -> Iterator[Rendering]:
+        """The views [1] of a path [N], one after the other, as a video shows them.
+
+        folder: of the path, for pictures that a method writes beside the video (default: none).
+        """
+        for i in range(len(cameras)):
+            yield self.render(state, cameras[i : i + 1])
+
+    def write_sources(self, state: Any, folder: Path) -> list[Path]:
+        """Write what the method made of the source photos, for people to look at; returns the files."""
+        return []
+
+    def preview(self, sample: Any) -> list[list[Tensor]]:
+        """Rows of pictures [3, H, W] that show how training is getting on, from one training batch."""
+        return []
+
+    def initialise(self) -> None:
+        """Give starting values to weights that no checkpoint brought, before training."""
+
+    def load_frozen(self) -> None:
+        """Load the weights that are not trained, which checkpoints of ours do not hold."""
+
+    def prepare_inference(self) -> None:
+        """Make ready what only renders from now on: types, memory layout, compilation."""
 
     @classmethod
-    def open(cls, args: argparse.Namespace, data: DataConfig) -> Scene:
-        """What test.py and video_script.py start from; by default the scene that `data` names."""
+    def add_arguments(cls, parser: argparse.ArgumentParser, script: Script) -> None:
+        """Add the method's own flags of a script."""
+
+    @classmethod
+    def apply_arguments(cls, args: argparse.Namespace, experiment: Experiment) -> None:
+        """Let the method's own flags change the experiment."""
+
+    @classmethod
+    def open(cls, args: argparse.Namespace, experiment: Experiment) -> Scene | PairData:
+        """What a script starts from; by default the scene that `data` names."""
         from dataloader.formats import open_scene
 
+        data = experiment.data
         if getattr(args, "inputimg", None) is not None:
             raise UserError(f"-i {args.inputimg}: this method starts from a scene, set data.root instead")
         scene = open_scene(
@@ -156,6 +207,14 @@ class Method(nn.Module, ABC):
         )
         scene.choose_views(data.test_views, data.left_out_views)
         return scene
+
+    @classmethod
+    def without_weights(cls, config: Any, scene: Any, missing: str) -> Method | None:
+        """A method that does what needs no checkpoint, where that is something worth having.
+
+        missing: why there is none. None (the default): nothing works without.
+        """
+        return None
 
     def load_original(self, folder: Path) -> dict[str, Tensor] | None:
         """Weights from a checkpoint folder of the original implementation, or None if it is not one."""

@@ -26,7 +26,8 @@ from engine.config import Experiment, to_dict
 from engine.ema import Ema
 from engine.loader import Fetched, open_loader
 from engine.method import Method, Samples
-from engine.sampling import Batches, key
+from engine.sampling import Batches, Stream, key
+from engine.sheets import contact_sheet, write_sheet
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class Run:
         folder: Path,
         accelerator: Accelerator,
     ) -> None:
-        self.method = method.to(accelerator.device).train()
+        self.method = method
         self.samples, self.experiment, self.folder = samples, experiment, folder
         self.accelerator = accelerator
         self.config = experiment.training
@@ -93,6 +94,10 @@ class Run:
         elif self.config.init_from:
             checkpoint.load_weights(self.method, Path(self.config.init_from))
             logger.info("starting from the weights in %s", self.config.init_from)
+        else:
+            torch.manual_seed(key(self.config.seed, "weights"))
+            self.method.initialise()
+        self.method.to(self.accelerator.device).train()
         self._prepare()
         if found is not None and found.original:
             self.state.step, self.state.samples_drawn = found.step, found.step * self.global_batch
@@ -308,6 +313,20 @@ class Run:
             },
             config=to_dict(self.experiment),
         )
+
+    def preview(self) -> None:
+        """Write pictures of what the method makes of the run's first batch, with the averaged weights."""
+        if self.accelerator.is_main_process:
+            stream = Stream(self.samples.size, self.config.seed)
+            drawn = [stream.item(i) for i in range(self.config.batch_size)]
+            batch = self.samples.collate([self.samples.draw(*item) for item in drawn])
+            with self.ema.applied(self.method) if self.ema is not None else nullcontext(), torch.no_grad():
+                rows = self.method.eval().preview(batch.to(self.accelerator.device))
+            self.method.train()
+            if rows:
+                sheet = contact_sheet(rows, height=128)
+                write_sheet(sheet, self.folder / "previews" / f"{self.state.step:07d}.png")
+        self.accelerator.wait_for_everyone()
 
     def validate(self, validate: Validate) -> dict[str, float]:
         """The scores of the weights as they would be used, on the first process."""

@@ -77,6 +77,8 @@ def train(
                 run.log(scalars)
             if step % config.save_every == 0 or last:
                 run.save()
+            if config.preview_every and step % config.preview_every == 0 and run.stopped_by is None:
+                run.preview()
             due = config.validate_every and step % config.validate_every == 0
             if validate is not None and due and run.stopped_by is None:
                 run.log(run.validate(validate))

@@ -6,7 +6,7 @@ import argparse
 import importlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from common.cli import split_overrides
 from common.errors import UserError
@@ -14,9 +14,8 @@ from common.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dataloader.scene import Scene
     from engine.config import Experiment
-    from engine.method import Method
+    from engine.method import Method, Script
 
 METHODS = {
     # baselines
@@ -27,7 +26,11 @@ METHODS = {
     "photo_blend": "methods.baselines.photo_blend:PhotoBlend",
     "vertex_colors": "methods.baselines.vertex_colors:VertexColors",
     "hash_manifold": "methods.hash_manifold.method:HashManifold",
+    "warp_diffusion": "methods.warp_diffusion.method:WarpDiffusion",
 }
+
+# Readers of the originals' own config.yaml: a parsed one -> ours, or None if it is not theirs.
+ORIGINAL_CONFIGS = ("methods.warp_diffusion.original_configs:translate",)
 
 BASELINES = tuple(name for name, place in METHODS.items() if place.startswith("methods.baselines."))
 
@@ -36,7 +39,12 @@ def method_class(name: str) -> type[Method]:
     """The class registered under a name. Raises UserError for an unknown one."""
     if name not in METHODS:
         raise UserError(f"unknown method {name!r}: choose from {', '.join(METHODS)}")
-    module, _, attribute = METHODS[name].partition(":")
+    return _find(METHODS[name])
+
+
+def _find(place: str) -> Any:
+    """What lies at 'module:attribute'."""
+    module, _, attribute = place.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
@@ -44,20 +52,28 @@ def load_experiment(folder: Path, overrides: Sequence[str] = ()) -> tuple[Experi
     """Read an experiment folder and find its method."""
     from engine.config import read_config, resolve
 
-    raw = read_config(folder, overrides)
+    raw = read_config(folder, overrides, translate_original)
     if "method" not in raw:
         raise UserError(f"{folder / 'config.yaml'} names no method: add a line 'method: NAME'")
     kind = method_class(str(raw["method"]))
     return resolve(raw, kind.Config), kind
 
 
+def translate_original(raw: dict[str, Any]) -> dict[str, Any]:
+    """A parsed config.yaml as it is, or as one of ours where it is an original implementation's."""
+    if "method" in raw:
+        return raw
+    translated = (_find(place)(raw) for place in ORIGINAL_CONFIGS)
+    return next((config for config in translated if config is not None), raw)
+
+
 def parse_experiment(
-    parser: argparse.ArgumentParser, words: Sequence[str] | None = None
+    parser: argparse.ArgumentParser, script: Script, words: Sequence[str] | None = None
 ) -> tuple[argparse.Namespace, Experiment, type[Method]]:
     """Parse a script's command line: the experiment `-e` first, then its method adds its flags.
 
-    parser: with the script's own flags, among them `-e/--exp_dir`. words: the command line; None means
-    sys.argv. Words of the form key.path=value override the experiment's config.
+    parser: with the script's own flags, among them `-e/--exp_dir`. script: which one it is. words: the
+    command line; None means sys.argv. Words of the form key.path=value override the experiment's config.
     """
     overrides, flags = split_overrides(list(sys.argv[1:] if words is None else words))
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -67,16 +83,18 @@ def parse_experiment(
         parser.parse_args(flags)  # shows the help that was asked for, or says that -e is missing
         parser.error("-e names the experiment folder")
     experiment, kind = load_experiment(folder, overrides)
-    kind.add_arguments(parser)
-    return parser.parse_args(flags), experiment, kind
+    kind.add_arguments(parser, script)
+    args = parser.parse_args(flags)
+    kind.apply_arguments(args, experiment)
+    return args, experiment, kind
 
 
-def create_method(experiment: Experiment, scene: Scene | None = None) -> Method:
+def create_method(experiment: Experiment, scene: Any = None) -> Method:
     """Build an experiment's method. Raises UserError when its config does not fit the scene."""
     return method_class(experiment.method).create(experiment.model, scene)
 
 
-def open_trained(folder: Path, scene: Scene) -> tuple[str, Method]:
+def open_trained(folder: Path, scene: Any) -> tuple[str, Method]:
     """The name and the method of the newest checkpoint in a folder, built by the config saved with it.
 
     Raises UserError when the folder holds no checkpoint of ours.
@@ -87,23 +105,33 @@ def open_trained(folder: Path, scene: Scene) -> tuple[str, Method]:
     assert found is not None  # 'latest' raises where there is none
     experiment, _ = load_experiment(found.path)
     method = create_method(experiment, scene)
-    load_for_inference(method, folder, str(found.step))
+    load_for_inference(method, found)
     return experiment.method, method
 
 
 def open_experiment(
-    args: argparse.Namespace, experiment: Experiment, kind: type[Method]
-) -> tuple[Scene, Method]:
-    """What test.py and video_script.py start from: the scene, and the method with its trained weights.
+    args: argparse.Namespace, experiment: Experiment, kind: type[Method], partly: bool = False
+) -> tuple[Any, Method]:
+    """What test.py and video_script.py start from: the scene (or pairs), and the method with its weights.
 
-    args: with `exp_dir`, `output_dir` and `resume`. Raises UserError when a trained method comes without -r.
+    args: with `exp_dir`, `output_dir` and `resume`. partly: where the checkpoint is not there, be content
+    with a method that does what needs none (`Method.without_weights`). Raises UserError when a trained method
+    comes without -r.
     """
-    from engine.checkpoint import load_for_inference
+    from engine.checkpoint import MissingCheckpointError, find_trained, load_for_inference
 
     if kind.trains and args.resume is None:
         raise UserError(f"{experiment.method} is trained: name its checkpoint with -r latest or -r N")
-    scene = kind.open(args, experiment.data)
+    scene = kind.open(args, experiment)
+    if not kind.trains:
+        return scene, create_method(experiment, scene)
+    try:
+        found = find_trained(args.output_dir or args.exp_dir, args.resume)
+    except MissingCheckpointError as error:
+        less = kind.without_weights(experiment.model, scene, str(error)) if partly else None
+        if less is None:
+            raise
+        return scene, less
     method = create_method(experiment, scene)
-    if kind.trains:
-        load_for_inference(method, args.output_dir or args.exp_dir, args.resume)
+    load_for_inference(method, found)
     return scene, method

@@ -60,6 +60,11 @@ class MegaScenesPairs:
         self.rows = split_rows(table, split)
         self.size, self.small = size, small
 
+    @property
+    def has_warps(self) -> bool:
+        """Whether there is a folder of warps."""
+        return self.warps is not None
+
     def __len__(self) -> int:
         return len(self.rows)
 

@@ -14,9 +14,10 @@ import torch
 from common.cli import positive
 from common.errors import UserError
 from dataloader.images import read_depth, read_image
+from dataloader.pairs import PairData
 from dataloader.scene import Record, Scene
-from engine.config import DataConfig
-from engine.method import Method
+from engine.config import Experiment
+from engine.method import Method, Script
 from geometry.cameras import Cameras, pinhole
 from geometry.lifting import lift_depth
 from geometry.meshes import Mesh
@@ -86,7 +87,9 @@ class DepthWarp(Method):
         return Rendering(torch.stack([f.image for f in frames]), torch.stack(depths), torch.stack(opacities))
 
     @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+    def add_arguments(cls, parser: argparse.ArgumentParser, script: Script) -> None:
+        if script != "video":
+            return
         parser.add_argument("--depth", type=Path, metavar="FILE", help="z-depth of the photo given with -i")
         parser.add_argument(
             "--focal",
@@ -96,9 +99,9 @@ class DepthWarp(Method):
         )
 
     @classmethod
-    def open(cls, args: argparse.Namespace, data: DataConfig) -> Scene:
+    def open(cls, args: argparse.Namespace, experiment: Experiment) -> Scene | PairData:
         if getattr(args, "inputimg", None) is None:
-            return super().open(args, data)
+            return super().open(args, experiment)
         if args.depth is None:
             raise UserError(f"depth_warp needs the depth of {args.inputimg}: give --depth FILE")
         return photo_scene(args.inputimg, args.depth, args.focal)

@@ -70,6 +70,9 @@ class SamplingConfig:
     composite: Literal["none", "latent", "pixels", "both"] = "none"  # keep what the warp shows
     noise: Literal["independent", "shared", "warped"] = "independent"  # initial noise of a path's views
     sequential: bool = False  # later views of a path see the earlier ones, lifted
+    seed: int = 0  # of the initial noise
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # the networks compute in
+    compile: bool = False  # let torch.compile translate the denoiser
 
 
 @dataclass
@@ -81,11 +84,14 @@ class WarpDiffusionConfig:
     unet: UNetConfig = field(default_factory=UNetConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     image_encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
-    pretrained: str = ""  # checkpoint that autoencoder and image encoder are taken from; empty = random ones
+    finetune: str = ""  # original checkpoint that training starts from (-f); missing inputs are added
+    pretrained: str = ""  # what autoencoder and image encoder are taken from; empty = as `finetune`
+    checkpoint_file: str = ""  # name of the weights file in an original's iter_N; empty = the one it holds
     prediction: Literal["epsilon", "v_prediction"] = "epsilon"  # what the network predicts
     scaled_source: bool = False  # multiply the source's latents as the target's are (published: not)
     token: Literal["image_and_pose", "image"] = "image_and_pose"  # image: --warponly of the original
     pose: Literal["relative", "zeronvs"] = "relative"  # zeronvs: translations squashed as in its training
+    warp_edges: Literal["full", "faded"] = "full"  # faded: to black, as the original renders silhouettes
     max_angle: float = 70.0  # degrees; surface seen more grazingly is torn out of the warp
     far: float = 100.0  # depths beyond are set to it, in units of the 20th percentile
     sky: Literal["wall", "drop"] = "wall"  # what lies at `far` or beyond: a wall there, or nothing

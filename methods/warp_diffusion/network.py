@@ -24,7 +24,7 @@ def make_unet(config: UNetConfig, in_channels: int, out_channels: int, size: int
     has_attention = [2**level in config.attention for level in range(len(config.multipliers))]
     down = ["CrossAttnDownBlock2D" if attention else "DownBlock2D" for attention in has_attention]
     up = ["CrossAttnUpBlock2D" if attention else "UpBlock2D" for attention in reversed(has_attention)]
-    unet = UNet2DConditionModel(
+    unet: Any = UNet2DConditionModel(
         sample_size=size,
         in_channels=in_channels,
         out_channels=out_channels,
@@ -53,7 +53,7 @@ class KLAutoencoder(nn.Module):
 
         levels = len(config.multipliers)
         self.scale = config.scale
-        self.network = AutoencoderKL(
+        self.network: Any = AutoencoderKL(
             in_channels=3,
             out_channels=3,
             down_block_types=["DownEncoderBlock2D"] * levels,

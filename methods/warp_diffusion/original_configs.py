@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
+from common.errors import UserError
 from methods.warp_diffusion.config import (
     AutoencoderConfig,
     ImageEncoderConfig,
@@ -12,6 +14,13 @@ from methods.warp_diffusion.config import (
     WarpDiffusionConfig,
 )
 
+ZERONVS = "configs/zeronvs_original/iter_0/zeronvs.ckpt"  # where the original looks for its start
+MEGASCENES = {
+    "root": "data/megascenes/images",
+    "format": "megascenes",
+    "pairs": "data/splits",
+    "warps": "data/megascenes/warped_images",
+}
 _TARGET = "ldm.models.diffusion.ddpm.LatentDiffusion"
 
 
@@ -67,7 +76,45 @@ def model_settings(params: Mapping[str, Any], clip: Mapping[str, Any] | None = N
     )
 
 
-def is_original(raw: Mapping[str, Any]) -> bool:
-    """Whether a parsed config.yaml is one of the original's."""
+def translate(raw: dict[str, Any]) -> dict[str, Any] | None:
+    """A parsed config.yaml of the original as one of ours; None where it is no such file.
+
+    Raises UserError when it lacks something.
+    """
     model = raw.get("model")
-    return isinstance(model, Mapping) and model.get("target") == _TARGET
+    if not isinstance(model, Mapping) or model.get("target") != _TARGET:
+        return None
+    training = raw.get("training") or {}
+    try:
+        settings = asdict(model_settings(model["params"]))
+        logged = training["log_images_kwargs"]
+        settings["sampling"] |= {
+            "sampler": "original",
+            "steps": logged["ddim_steps"],
+            "guidance": float(logged["unconditional_guidance_scale"]),
+            "samples": 9,
+        }
+        settings |= {"freeze_projection": True, "warp_edges": "faded", "finetune": ZERONVS}
+        settings["unet"]["checkpointing"] = bool(
+            model["params"]["unet_config"]["params"].get("use_checkpoint")
+        )
+        rate = float(training["learning_rate"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"the original's config.yaml lacks {error}, or it is malformed: restore it") from None
+    return {
+        "method": "warp_diffusion",
+        "model": settings,
+        "data": dict(MEGASCENES),
+        "training": {
+            "learning_rate": rate,
+            "accumulation": training.get("gradient_accumulation_steps", 1),
+            "steps": 150_000,
+            "warmup_steps": 100,
+            "batch_size": 64,
+            "workers": 8,
+            "seed": 23,
+            "save_every": 1000,
+            "log_every": 500,
+            "preview_every": 1000,
+        },
+    }

@@ -21,11 +21,17 @@ _UNET, _VAE, _CLIP = "model.diffusion_model.", "first_stage_model.", "cond_stage
 _EMA = "model_ema."
 
 # What a checkpoint holds beside weights that are used: the schedule's buffers, and the text tower's remains.
-_BUFFERS = frozenset(
-    "betas alphas_cumprod alphas_cumprod_prev sqrt_alphas_cumprod sqrt_one_minus_alphas_cumprod "
-    "log_one_minus_alphas_cumprod sqrt_recip_alphas_cumprod sqrt_recipm1_alphas_cumprod posterior_variance "
-    "posterior_log_variance_clipped posterior_mean_coef1 posterior_mean_coef2 lvlb_weights logvar".split()
-)
+_BUFFERS = (
+    "betas",
+    "alphas_cumprod",
+    "sqrt_alphas_cumprod",
+    "sqrt_one_minus_alphas_cumprod",
+    "log_one_minus_alphas_cumprod",
+    "sqrt_recip",
+    "posterior_",
+    "lvlb_weights",
+    "logvar",
+)  # beginnings of names
 _TEXT = ("token_embedding.", "positional_embedding", "ln_final.", "text_projection", "logit_scale")
 _TEXT_TOWER = "transformer."  # of text; deleted in the published files, harmless where it is still there
 
@@ -96,10 +102,8 @@ def convert_state_dict(
 
 
 def _ignored(name: str) -> bool:
-    return (
-        name in _BUFFERS
-        or name.startswith(_EMA)
-        or any(name.startswith(_CLIP + part) for part in (*_TEXT, _TEXT_TOWER))
+    return name.startswith((*_BUFFERS, _EMA)) or any(
+        name.startswith(_CLIP + part) for part in (*_TEXT, _TEXT_TOWER)
     )
 
 
@@ -140,16 +144,16 @@ def unet_name(name: str, levels: int, blocks: int) -> str:
     match = re.fullmatch(r"(input|output)_blocks\.(\d+)\.(\d+)\.(.+)", name)
     if match is None:
         raise UserError(f"{_UNET}{name} is no weight of a UNet of this family")
-    number, part, rest = int(match[2]), int(match[3]), match[4]
+    number, attends, rest = int(match[2]), match[3] != "0", match[4]
     if match[1] == "input":
         level, block = divmod(number - 1, blocks + 1)
         if rest.startswith("op."):
             return f"down_blocks.{level}.downsamplers.0.conv.{kind}"
-        return f"down_blocks.{level}.{'attentions' if part else 'resnets'}.{block}.{_inside(rest)}"
+        return f"down_blocks.{level}.{'attentions' if attends else 'resnets'}.{block}.{_inside(rest)}"
     level, block = divmod(number, blocks + 1)
     if rest.startswith("conv."):
         return f"up_blocks.{level}.upsamplers.0.conv.{kind}"
-    return f"up_blocks.{level}.{'attentions' if part else 'resnets'}.{block}.{_inside(rest)}"
+    return f"up_blocks.{level}.{'attentions' if attends else 'resnets'}.{block}.{_inside(rest)}"
 
 
 def _inside(name: str) -> str:
@@ -222,7 +226,7 @@ def widen(weights: dict[str, Tensor], shapes: Mapping[str, torch.Size]) -> list[
     The new inputs come last. Changes `weights`; returns the names that were widened. Raises UserError when
     the checkpoint's are wider than the model's.
     """
-    widened = []
+    widened: list[str] = []
     for name in ("unet.conv_in.weight", "cc_projection.weight"):
         if name not in weights:
             continue

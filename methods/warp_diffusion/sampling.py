@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ Progress = Callable[[Iterator[int]], Iterator[int]]
 
 @dataclass(frozen=True)
 class DdimSteps:
-    """A sub-schedule, from the cleanest step to the noisiest: time steps [S], a and previous a [S] float64."""
+    """A sub-schedule, from the cleanest step to the noisiest: time steps, a and the a before, [S] float64."""
 
     timesteps: Tensor
     alphas: Tensor
@@ -108,11 +109,11 @@ def _sample_library(
     return x
 
 
-def _make_scheduler(config: SamplingConfig):  # type: ignore[no-untyped-def]
+def _make_scheduler(config: SamplingConfig) -> Any:
     """The scheduler of `diffusers` that a configuration names, with trailing spacing (Lin et al. 2023)."""
     from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
-    common = {
+    common: dict[str, Any] = {
         "num_train_timesteps": TIMESTEPS,
         "beta_start": 0.00085,
         "beta_end": 0.012,

@@ -69,6 +69,13 @@ def _method(seed: int, width: int = 3, encoder: nn.Module | None = None) -> Smal
     return method
 
 
+def load(method, folder, which):  # type: ignore[no-untyped-def]
+    """Load what `-r` names, and return its step."""
+    found = checkpoint.find_trained(folder, which)
+    checkpoint.load_for_inference(method, found)
+    return found.step
+
+
 def _message(call: Callable[[], object]) -> str:
     with pytest.raises(UserError) as caught:
         call()
@@ -108,12 +115,12 @@ def test_inference_takes_the_averaged_weights_where_there_are_any(tmp_path: Path
     method = _method(0)
     _save(tmp_path, 7, method)
     other = _method(1, encoder=method.encoder)
-    assert checkpoint.load_for_inference(other, tmp_path, "latest") == 7
+    assert load(other, tmp_path, "latest") == 7
     assert torch.equal(other.first.bias, method.first.bias + 1)
     _save(tmp_path, 8, method, average=False)
-    assert checkpoint.load_for_inference(other, tmp_path, "-1") == 8
+    assert load(other, tmp_path, "-1") == 8
     assert torch.equal(other.first.bias, method.first.bias)
-    assert "no checkpoint" in _message(lambda: checkpoint.load_for_inference(other, tmp_path / "x", "auto"))
+    assert "no checkpoint" in _message(lambda: load(other, tmp_path / "x", "auto"))
 
 
 def test_the_manifest_names_every_file_with_size_and_hash(tmp_path: Path) -> None:
@@ -195,11 +202,9 @@ def test_a_flipped_bit_is_found_on_load(tmp_path: Path) -> None:
     for name in ("model.safetensors", "ema.safetensors", "optimizer.pt", "state.json", "config.yaml"):
         whole = (path / name).read_bytes()
         (path / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-        assert f"{path / name} is damaged" in _message(
-            lambda: checkpoint.load_for_inference(method, tmp_path, "5")
-        )
+        assert f"{path / name} is damaged" in _message(lambda: load(method, tmp_path, "5"))
         (path / name).write_bytes(whole)
-    assert checkpoint.load_for_inference(method, tmp_path, "5") == 5
+    assert load(method, tmp_path, "5") == 5
 
 
 def test_old_checkpoints_go_and_damaged_and_foreign_ones_stay(tmp_path: Path) -> None:
@@ -279,10 +284,10 @@ def test_an_original_s_checkpoint_is_the_method_s_to_recognise(tmp_path: Path) -
     assert found is not None
     assert found.original
     method = _method(0)
-    assert checkpoint.load_for_inference(method, tmp_path, "112000") == 112000
+    assert load(method, tmp_path, "112000") == 112000
     assert torch.equal(method.encoder.weight, published.encoder.weight)
     (folder / "published.safetensors").rename(folder / "notes.txt")
-    message = _message(lambda: checkpoint.load_for_inference(method, tmp_path, "latest"))
+    message = _message(lambda: load(method, tmp_path, "latest"))
     assert str(folder) in message
     assert "Small" in message
 
@@ -308,9 +313,9 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(tmp_path: Path, 
     assert str(tmp_path / "iter_6.tmp") in message
     assert "File too large" in message
     assert _names(tmp_path) == ["iter_5"]
-    assert checkpoint.load_for_inference(method, tmp_path, "latest") == 5
+    assert load(method, tmp_path, "latest") == 5
     _save(tmp_path, 6, method)
-    assert checkpoint.load_for_inference(method, tmp_path, "latest") == 6
+    assert load(method, tmp_path, "latest") == 6
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:

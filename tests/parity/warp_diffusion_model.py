@@ -10,7 +10,6 @@ from torch import Tensor
 
 from methods.warp_diffusion.conditioning import Condition, draw_dropped
 from methods.warp_diffusion.config import SamplingConfig, UNetConfig, WarpDiffusionConfig
-
 from methods.warp_diffusion.model import Draws, LatentDiffusion
 from methods.warp_diffusion.network import ImageEncoder, KLAutoencoder, clip_pixels, make_unet
 from methods.warp_diffusion.original_configs import (

@@ -1,0 +1,295 @@
+"""`WarpDiffusion`: one photo -> new views by its depth warp and latent diffusion."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common.errors import UserError
+from dataloader.pairs import PairData, PairSet
+from dataloader.scene import Batch, Scene
+from engine.checkpoint import assign, put
+from engine.config import DataConfig, Experiment, TrainingConfig
+from engine.method import Evaluation, Method, Optimization
+from engine.metrics import ImageMetrics
+from engine.sampling import generator
+from engine.schedule import learning_rate_schedule
+from geometry.cameras import Cameras
+from geometry.selection import rank_views
+from geometry.views import Rendering, Views
+from methods.warp_diffusion.arguments import add_arguments, apply_arguments
+from methods.warp_diffusion.best_frame import best_frame
+from methods.warp_diffusion.composite import keep_visible, merge_pixels
+from methods.warp_diffusion.conditioning import Condition
+from methods.warp_diffusion.config import WarpDiffusionConfig
+from methods.warp_diffusion.data import PairSample, PairSamples
+from methods.warp_diffusion.model import LatentDiffusion, SourceCode
+from methods.warp_diffusion.noise import initial_noise
+from methods.warp_diffusion.pose_encoding import relative_pose, zeronvs_pose
+from methods.warp_diffusion.schedule import warm_up_rate
+from methods.warp_diffusion.warps import LiftedPhotos, Warps, fit_views
+from methods.warp_diffusion.weights import build_empty, read_weights, report_misfit, widen_to
+
+_PROJECTION_RATE = 10.0  # of the learning rate, for `cc_projection` (5.4)
+
+
+@dataclass
+class PhotoState:
+    """Source photos as the networks and the warps need them. drawn: views rendered so far."""
+
+    photos: LiftedPhotos
+    code: SourceCode | None
+    drawn: int = 0
+
+
+class WarpDiffusion(Method):
+    """MegaScenes' warp-conditioned diffusion model and its ZeroNVS variants (specs/warp_diffusion).
+
+    model: the networks; None where there are no weights, and then only warps can be had (`missing` says why).
+    """
+
+    Config = WarpDiffusionConfig
+    trains = True
+
+    def __init__(
+        self, config: WarpDiffusionConfig, model: LatentDiffusion | None = None, missing: str = ""
+    ) -> None:
+        super().__init__()
+        self.config, self.missing = config, missing
+        self.model = model
+
+    @classmethod
+    def create(cls, config: WarpDiffusionConfig, scene: Scene | PairData | None = None) -> WarpDiffusion:
+        """The networks without weights: `initialise` or a checkpoint brings them."""
+        return cls(config, build_empty(config))
+
+    @classmethod
+    def without_weights(cls, config: Any, scene: Any, missing: str) -> WarpDiffusion:
+        return cls(config, None, missing)
+
+    add_arguments = staticmethod(add_arguments)
+    apply_arguments = staticmethod(apply_arguments)
+
+    @classmethod
+    def open(cls, args: argparse.Namespace, experiment: Experiment) -> Scene | PairData:
+        from methods.warp_diffusion.inputs import open_input
+
+        return open_input(args, experiment, super().open)
+
+    @property
+    def networks(self) -> LatentDiffusion:
+        """The networks. Raises UserError where there are no weights."""
+        if self.model is None:
+            raise UserError(self.missing)
+        return self.model
+
+    # Weights
+
+    def initialise(self) -> None:
+        if self.config.finetune:
+            weights = read_weights(Path(self.config.finetune), self.config)
+            widen_to(weights, self)
+            assign(self, weights, Path(self.config.finetune))
+            return
+        self.model = LatentDiffusion(self.config)
+        self.model.start()
+        self.load_frozen()
+
+    def load_frozen(self) -> None:
+        names = {name for name, p in self.named_parameters() if not p.requires_grad}
+        if not names:
+            return
+        place = self.config.pretrained or self.config.finetune
+        if not place:
+            raise UserError(
+                "model.pretrained names no checkpoint to take the autoencoder and the image encoder from"
+            )
+        weights = read_weights(Path(place), self.config)
+        known = {name: weights[name] for name in names if name in weights}
+        missing = sorted(names - known.keys())
+        if missing:
+            raise UserError(f"{place} lacks {missing[0]} and {len(missing) - 1} more: it fits another model")
+        put(self, known)
+
+    def load_original(self, folder: Path) -> dict[str, Tensor] | None:
+        weights = read_weights(folder, self.config)
+        report_misfit(weights, self, folder)
+        return weights
+
+    def prepare_inference(self) -> None:
+        model, settings = self.networks.eval().requires_grad_(False), self.config.sampling
+        model.to(memory_format=torch.channels_last)
+        model.to(getattr(torch, settings.dtype))
+        if settings.compile:
+            model.unet = torch.compile(model.unet)
+
+    # Training
+
+    def samples(self, scene: Any, data: DataConfig) -> PairSamples:
+        if isinstance(scene, Scene):
+            raise UserError("warp_diffusion is trained on image pairs: set data.root to a set of pairs")
+        pairs: PairSet = scene.split(data.source)
+        return PairSamples(pairs, self.config)
+
+    def forward(self, sample: PairSample, step: int) -> dict[str, Tensor]:
+        """Mean squared error of the predicted noise."""
+        model = self.networks
+        with torch.no_grad():
+            warp = self._warp_channels(sample.warp, sample.small_warp, sample.coverage)
+        return model.losses(sample.target, sample.source, sample.pose, warp, sample.draws)
+
+    def _warp_channels(
+        self, warp: Tensor | None, small: Tensor | None, coverage: Tensor | None
+    ) -> Tensor | None:
+        """The warp's channels from canvases of any of the sizes that `PairSample` has."""
+        if self.config.warp != "latent":
+            return self.networks.warp_channels(small, None)
+        assert coverage is not None
+        side = self.config.latent_size
+        return self.networks.warp_channels(
+            warp, torch.nn.functional.adaptive_avg_pool2d(coverage, (side, side))
+        )
+
+    def optimization(self, config: TrainingConfig) -> Optimization:
+        model = self.networks
+        groups = [{"params": list(model.unet.parameters()), "lr": config.learning_rate}]
+        if not self.config.freeze_projection:
+            rate = config.learning_rate * _PROJECTION_RATE
+            groups.append({"params": list(model.cc_projection.parameters()), "lr": rate})
+        schedule, warmup = learning_rate_schedule(config), config.warmup_steps
+        return Optimization(
+            torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01),
+            lambda step: warm_up_rate(step, warmup) if step < warmup else schedule(step),
+        )
+
+    def preview(self, sample: PairSample) -> list[list[Tensor]]:
+        """Per pair: source, target, warp, and a sample of ours."""
+        warp = self._warp_channels(sample.warp, sample.small_warp, sample.coverage)
+        condition = self.networks.condition(self.networks.encode_source(sample.source), sample.pose, warp)
+        images = self._decode(condition, sample.noise[None])[0]
+        shown = [sample.source, sample.target, sample.warp if sample.warp is not None else sample.small_warp]
+        columns = [((column + 1) / 2).cpu() for column in shown if column is not None]
+        return [[column[i] for column in columns] + [images[i].cpu()] for i in range(len(images))]
+
+    # Rendering
+
+    def encode(self, source: Views, reuse: PhotoState | None = None) -> PhotoState:
+        """The photos' codes, once. reuse: a state whose targets shall see these views too, lifted."""
+        views = fit_views(source, self.config.resolution)
+        photos = LiftedPhotos(views, self.config)
+        if reuse is not None:
+            for j in range(len(views)):
+                reuse.photos.add(photos.mesh(j))
+            return reuse
+        if views.depth is None:
+            raise UserError(
+                "warp_diffusion needs depth: give --depth FILE, a depth model, or a scene that has some"
+            )
+        if self.model is None:
+            return PhotoState(photos, None)
+        with torch.no_grad():
+            return PhotoState(photos, self.model.encode_source(photos.padded()))
+
+    def render(self, state: PhotoState, cameras: Cameras) -> Rendering:
+        """One view per camera [N]: of the samples drawn, the one closest to the warp.
+
+        extras: 'samples' [S, N, 3, H, W], 'warp' [N, 3, H, W], 'coverage' [N, 1, H, W].
+        """
+        sources = rank_views(state.photos.views.cameras, cameras)[:, 0].tolist()
+        return self.render_warped(state, sources, cameras, state.photos.warp(sources, cameras))
+
+    @torch.no_grad()
+    def render_warped(
+        self, state: PhotoState, sources: list[int], cameras: Cameras, warps: Warps
+    ) -> Rendering:
+        """As `render`, from given photos and their warps to the cameras."""
+        code = state.code
+        assert code is not None, self.missing
+        device = warps.image.device
+        pose = self._pose(state.photos, sources, cameras).to(device)
+        small = warps.small(self.config.latent_size) if self.config.warp == "pixels" else None
+        channels = None
+        if self.config.warp != "none":
+            channels = self._warp_channels(warps.padded(), small, warps.padded_coverage())
+        condition = self.networks.condition(code[torch.tensor(sources, device=device)], pose, channels)
+        side = self.config.latent_size
+        shape = (self.config.autoencoder.latent_channels, side, side)
+        noise = initial_noise(state.photos, sources, cameras, shape, self.config.sampling, state.drawn).to(
+            device
+        )
+        adjust = self._adjust(warps.padded(), warps.padded_coverage())
+        step_noise = generator(self.config.sampling.seed, "steps", state.drawn)
+        samples = self._decode(condition, noise, adjust, step_noise)
+        samples = self._fit(warps.canvas.cut(samples), cameras)
+        state.drawn += len(cameras)
+        warp, coverage = self._fit(warps.image, cameras), self._fit(warps.coverage, cameras)
+        if self.config.sampling.composite in ("pixels", "both"):
+            samples = merge_pixels(samples, warp, coverage)
+        covered = (coverage >= 0.5).float()
+        best = [best_frame(samples[:, n], warp[n], covered[n]) for n in range(len(cameras))]
+        views = samples[best, torch.arange(len(cameras), device=device)]
+        return Rendering(views, extras={"samples": samples, "warp": warp, "coverage": coverage})
+
+    def _pose(self, photos: LiftedPhotos, sources: list[int], cameras: Cameras) -> Tensor:
+        """[N, 19]."""
+        encode = relative_pose if self.config.pose == "relative" else zeronvs_pose
+        scale = torch.tensor([photos.scales[source] for source in sources], dtype=torch.float64)
+        home = photos.views.cameras[torch.tensor(sources)]
+        return encode(home, cameras, scale.to(cameras.c2w.device))
+
+    def _adjust(self, warp: Tensor, coverage: Tensor) -> Callable[[Tensor, slice, int], Tensor] | None:
+        """What latent compositing does to predictions of S times N views; None without it."""
+        if self.config.sampling.composite not in ("latent", "both"):
+            return None
+        return keep_visible(self.networks, warp, coverage)
+
+    def _decode(
+        self,
+        condition: Condition,
+        noise: Tensor,
+        adjust: Callable[[Tensor, slice, int], Tensor] | None = None,
+        step_noise: torch.Generator | None = None,
+    ) -> Tensor:
+        """Canvases [S, N, 3, s, s] in [0, 1] from the conditions of N views and noise [S, N, ...]."""
+        count, settings = len(noise), self.config.sampling
+        repeated = Condition(condition.token.repeat(count, 1, 1), condition.channels.repeat(count, 1, 1, 1))
+        flat = noise.flatten(0, 1)
+
+        def draw() -> Tensor:
+            return torch.randn(flat.shape, generator=step_noise).to(flat)
+
+        latents = self.networks.sample(repeated, flat, settings, draw, adjust)
+        images = self.networks.decode(latents, settings.batch)
+        return ((images + 1) / 2).clamp(0, 1).unflatten(0, noise.shape[:2])
+
+    def _fit(self, images: Tensor, cameras: Cameras) -> Tensor:
+        """Images [..., C, h, w] at the size of the cameras."""
+        size = (cameras.height, cameras.width)
+        if images.shape[-2:] == size:
+            return images
+        flat = images.reshape(-1, *images.shape[-3:])
+        flat = torch.nn.functional.interpolate(flat, size=size, mode="bilinear", antialias=True)
+        return flat.reshape(*images.shape[:-2], *size)
+
+    # Evaluation and video
+
+    def evaluate_pairs(self, batch: Batch, metrics: ImageMetrics) -> Evaluation:
+        from methods.warp_diffusion.pair_evaluation import evaluate_pairs
+
+        return evaluate_pairs(self, batch, metrics)
+
+    def film(self, state: PhotoState, cameras: Cameras, folder: Path) -> Iterator[Rendering]:
+        from methods.warp_diffusion.video import film
+
+        return film(self, state, cameras, folder)
+
+    def write_sources(self, state: PhotoState, folder: Path) -> list[Path]:
+        from methods.warp_diffusion.video import write_sources
+
+        return write_sources(state.photos, folder)
