@@ -95,12 +95,12 @@ def collect_pairs(raw: Iterable[Any], source: str) -> PairTable:
 
 def write_pairs(table: PairTable, path: Path) -> None:
     """Write a table. Raises UserError for another suffix than .safetensors, or an unwritable place."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     if path.suffix != SUFFIX:
         raise UserError(f"{path}: tables of pairs end in {SUFFIX}")
     with replacing(path) as partial:
-        save_file(table.columns, str(partial), metadata={"format": _FORMAT})
+        partial.write_bytes(save(table.columns, metadata={"format": _FORMAT}))
 
 
 def open_pairs(path: Path) -> PairTable:
