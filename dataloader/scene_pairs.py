@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from dataloader.canvas import fit_canvas, on_canvas
-from dataloader.images import fit_size, resize_image
+from dataloader.images import DEPTH_SUFFIXES, fit_size, resize_image
 from dataloader.megascenes.warps import fit_depth, lift_photo, render_warp, warp_canvases
 from dataloader.pairs import Pair
 from dataloader.scene import Record, Scene
@@ -80,6 +81,27 @@ def close_pairs(
     return choices
 
 
+def attach_depths(scene: Scene, folder: Path) -> Scene:
+    """The scene with a depth map for every photo: FOLDER/NAME.npy, .npz, .png, .pfm or .exr, in the scene's
+    units, of the photo's view at any size. Maps that photos have already are replaced.
+
+    Raises UserError naming a photo without a map, or one whose lens was removed: its map would not fit it.
+    """
+    records = []
+    for record in scene.records:
+        if record.lens is not None:
+            raise UserError(
+                f"{record.source} is distorted, its depth map would not fit the undistorted photo: undistort "
+                "the photos first"
+            )
+        places = [folder / f"{record.name}{suffix}" for suffix in sorted(DEPTH_SUFFIXES)]
+        found = next((place for place in places if place.is_file()), None)
+        if found is None:
+            raise UserError(f"{folder} holds no depth map of the photo {record.name} ({record.name}.npy)")
+        records.append(replace(record, depth=found, depth_scale=1.0))
+    return replace(scene, records=records)
+
+
 def _poses(scene: Scene, indices: list[int]) -> Cameras:
     """Cameras [N] of records whose photos may differ in size: only their poses matter."""
     return scene.cameras(indices, size=(1, 1))
@@ -139,7 +161,7 @@ class ScenePairs:
             if scene.records[choice.source].depth is None and not scene.has_mesh:
                 raise UserError(
                     f"{scene.records[choice.source].source} has no depth map and scene {scene.name} no mesh: "
-                    "set data.mesh, or make one with scripts/scene.py prepare"
+                    "give a folder of depth maps, or a mesh (data.mesh, scripts/scene.py prepare)"
                 )
 
     def _forget(self) -> None:

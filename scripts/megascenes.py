@@ -123,6 +123,8 @@ def align_depth(args: argparse.Namespace) -> None:
     done = align_folder(args.disparities, args.model, args.out)
     for message in done.failed:
         print(f"not aligned: {message}")
+    if done.failed and not done.made + done.present:
+        raise UserError(f"none of the {len(done.failed)} disparity maps could be aligned: see above")
     print(
         f"{args.out}: {done.made} depth maps made, {done.present} there already, {len(done.failed)} failed; "
         f"{done.absent} photos without a disparity map"

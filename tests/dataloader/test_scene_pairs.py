@@ -5,15 +5,17 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from common.errors import UserError
+from dataloader.lenses import Lens
 from dataloader.pairs import Pair, PairSet
 from dataloader.scene import Scene
-from dataloader.scene_pairs import Choice, ScenePairs, close_pairs, nearest_sources
+from dataloader.scene_pairs import Choice, ScenePairs, attach_depths, close_pairs, nearest_sources
 from dataloader.toy import make_scene
 
 
@@ -119,3 +121,17 @@ def test_what_cannot_be_is_refused(room: Scene, posed_scene: Callable[..., Scene
     blind = replace(room.records[0], depth=np.zeros((96, 128), np.float32))
     with pytest.raises(UserError, match="unknown everywhere"):
         ScenePairs([replace(room, records=[blind, *room.records[1:]])], [Choice(0, 0, 1)]).pair(0)
+
+
+def test_depth_maps_may_come_from_a_folder(room: Scene, tmp_path: Path) -> None:
+    for record in room.records:
+        np.save(tmp_path / f"{record.name}.npy", record.load_depth())
+    bare = replace(room, surface=None, records=[replace(r, depth=None) for r in room.records])
+    given, own = (ScenePairs([s], [Choice(0, 3, 4)]).pair(0) for s in (attach_depths(bare, tmp_path), room))
+    assert same(given, own)
+    (tmp_path / "0005.npy").unlink()
+    with pytest.raises(UserError, match="no depth map of the photo 0005"):
+        attach_depths(bare, tmp_path)
+    lens = Lens(np.eye(3), (0.1, 0.0, 0.0), (0.0, 0.0))
+    with pytest.raises(UserError, match="undistort the photos first"):
+        attach_depths(replace(room, records=[replace(room.records[0], lens=lens)]), tmp_path)
