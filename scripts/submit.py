@@ -129,7 +129,7 @@ def executor(args: argparse.Namespace) -> Any:
         "name": re.sub(r"\W", "_", args.name),
         "timeout_min": args.time,
         "cpus_per_task": args.cpus,
-        "gpus_per_node": args.gpus,
+        "gpus_per_node": args.gpus or None,
         "mem_gb": args.mem,
         "slurm_partition": args.partition or None,
         "slurm_account": args.account or None,

@@ -23,7 +23,9 @@ def script(repo_root: Path) -> ModuleType:
     return module
 
 
-def submit(repo_root: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def submit(
+    repo_root: Path, folder: Path, *words: str, path: str = "/usr/bin:/bin"
+) -> subprocess.CompletedProcess[str]:
     command = [
         sys.executable,
         str(repo_root / "scripts" / "submit.py"),
@@ -31,7 +33,7 @@ def submit(repo_root: Path, folder: Path, *words: str) -> subprocess.CompletedPr
         str(folder / "logs"),
         *words,
     ]
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(repo_root), "HOME": str(folder)}
+    environment = {"PATH": path, "PYTHONPATH": str(repo_root), "HOME": str(folder)}
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
@@ -71,6 +73,27 @@ def test_without_slurm_one_line_says_so(repo_root: Path, tmp_path: Path) -> None
     result = submit(repo_root, tmp_path, "--cluster", "local")
     assert result.returncode == 2
     assert "error: no command" in result.stderr
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_slurm_is_asked_for_what_was_asked(repo_root: Path, tmp_path: Path, shards: int) -> None:
+    """With an sbatch that keeps the batch file instead of submitting it."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    keep = f'#!/bin/sh\ncp "$1" {tmp_path}/batch.sh\necho Submitted batch job 4242\n'
+    for name, text in (("sbatch", keep), ("srun", "#!/bin/sh\n")):
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    words = ["--shards", str(shards), "--partition", "night", "--time", "90", "--cpus", "8", "--gpus", "2"]
+    words += ["--mem", "32", "--at_once", "2", "--account", "me", "--name", "my warps", "--", "true"]
+    result = submit(repo_root, tmp_path, *words, path=f"{tools}:/usr/bin:/bin")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("job 4242") == shards
+    batch = (tmp_path / "batch.sh").read_text().splitlines()
+    wanted = {"partition=night", "time=90", "cpus-per-task=8", "gpus-per-node=2", "mem=32GB", "account=me"}
+    wanted |= {"requeue", "job-name=my_warps", "open-mode=append"}
+    assert {f"#SBATCH --{option}" for option in wanted} <= set(batch)
+    assert ("#SBATCH --array=0-2%2" in batch) == (shards == 3)
 
 
 def test_shards_are_named_in_the_command(script: ModuleType) -> None:
