@@ -24,13 +24,13 @@ from dataloader.util_3dphoto import render_view, unproject_depth
 
 @pytest.fixture
 def job(tmp_path: Path, entry: Callable, store_photos: Callable) -> WarpJob:
-    """Four photos of one plane, and all twelve pairs of them."""
-    store_photos(tmp_path / "photos", count=4)
-    for number in range(4):
+    """Three photos of one plane, and all six pairs of them."""
+    store_photos(tmp_path / "photos", count=3)
+    for number in range(3):
         place = tmp_path / "depths/Some_Castle/commons/Inside Some_Castle" / f"View_{number}.npy"
         place.parent.mkdir(parents=True, exist_ok=True)
         np.save(place, np.full((12, 16), 3.0, np.float32))
-    raw = [entry(i, j) for i in range(4) for j in range(4) if i != j]
+    raw = [entry(i, j) for i in range(3) for j in range(3) if i != j]
     write_pairs(collect_pairs(raw, "split"), tmp_path / "pairs.safetensors")
     return WarpJob(
         tmp_path / "pairs.safetensors", tmp_path / "photos", tmp_path / "depths", tmp_path / "warps"
@@ -56,7 +56,7 @@ def test_shards_cover_every_pair_exactly_once(entry: Callable, shards: int) -> N
 
 def test_warps_are_the_originals(job: WarpJob) -> None:
     plain = replace(job, alpha=False)
-    assert prepare_warps(plain).made == 12
+    assert prepare_warps(plain).made == 6
     entry = open_pairs(job.pairs).entry(0)
     source, target = entry.source.camera(), entry.target.camera()
     photo = read_image(next(job.photos.rglob("View_0.jpg")))
@@ -97,14 +97,14 @@ def test_a_run_continues_where_it_was(job: WarpJob) -> None:
     stamp = kept.stat().st_mtime_ns
     lost.unlink()
     again = prepare_warps(job)
-    assert (again.made, again.present, again.failed) == (1, 11, [])
+    assert (again.made, again.present, again.failed) == (1, 5, [])
     assert kept.stat().st_mtime_ns == stamp
 
 
 def test_shards_together_make_all(job: WarpJob) -> None:
     made = [prepare_warps(job, shard, 3).made for shard in range(3)]
-    assert sum(made) == 12
-    assert len(list(job.out.iterdir())) == 12
+    assert sum(made) == 6
+    assert len(list(job.out.iterdir())) == 6
 
 
 def test_a_photo_is_lifted_once(job: WarpJob, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,17 +112,17 @@ def test_a_photo_is_lifted_once(job: WarpJob, monkeypatch: pytest.MonkeyPatch) -
     real = prepare.lift_source
     monkeypatch.setattr(prepare, "lift_source", lambda *args: lifted.append(args[0].path) or real(*args))
     prepare_warps(job)
-    assert len(lifted) == len(set(lifted)) == 4
+    assert len(lifted) == len(set(lifted)) == 3
 
 
 def test_failures_are_counted_and_named(job: WarpJob, caplog: pytest.LogCaptureFixture) -> None:
     next(job.depths.rglob("View_2.npy")).unlink()
     done = prepare_warps(job)
-    assert (done.made, len(done.failed)) == (9, 3)
+    assert (done.made, len(done.failed)) == (4, 2)
     assert all("View_2.npy does not exist" in message for message in done.failed)
-    assert "pair 6: " in caplog.text
-    with pytest.raises(UserError, match=r"3 pairs failed, more than --max_failures 2; the last: pair"):
-        prepare_warps(job, max_failures=2)
+    assert "pair 4: " in caplog.text
+    with pytest.raises(UserError, match=r"2 pairs failed, more than --max_failures 1; the last: pair"):
+        prepare_warps(job, max_failures=1)
 
 
 def test_sizes_may_be_limited(job: WarpJob) -> None:
@@ -157,6 +157,6 @@ def test_missing_folders_stop_at_once(job: WarpJob, tmp_path: Path) -> None:
 def test_processes_make_the_same(job: WarpJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "_CHUNK", 5)
     alone, many = replace(job, out=job.out.with_name("alone")), job
-    assert prepare_warps(alone).made == prepare_warps(many, workers=1).made == 12
+    assert prepare_warps(alone).made == prepare_warps(many, workers=1).made == 6
     for file in alone.out.iterdir():
         assert file.read_bytes() == (many.out / file.name).read_bytes()
