@@ -140,7 +140,7 @@ class ScenePairs:
 
     size, small: sides of the canvases in pixels. lift_size: long side to which larger photos are reduced for
     the warp, which then has the target's proportions at that size; 0 keeps them. kept: how many lifted
-    sources stay in memory (60 MB each at 512 pixels). Raises UserError for a source without depth and mesh.
+    sources stay in memory, 130 MB each at 512 pixels. Raises UserError for a source without depth and mesh.
     """
 
     def __init__(
