@@ -39,10 +39,18 @@ _MAX_HEADER = 1 << 20  # bytes
 
 
 class PairTable:
-    """Pairs by row. source: what messages call the table. columns: see the module."""
+    """Pairs by row. source: what messages call the table. columns: see the module. file: what they are mapped
+    from, if they are.
+    """
 
-    def __init__(self, source: str, columns: dict[str, NDArray[Any]]) -> None:
-        self.source, self.columns = source, columns
+    def __init__(self, source: str, columns: dict[str, NDArray[Any]], file: Path | None = None) -> None:
+        self.source, self.columns, self.file = source, columns, file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A mapped table travels to other processes as its file's name."""
+        if self.file is not None:
+            return open_pairs, (self.file,)
+        return PairTable, (self.source, self.columns)
 
     def __len__(self) -> int:
         return len(self.columns["scale"])
@@ -95,12 +103,12 @@ def collect_pairs(raw: Iterable[Any], source: str) -> PairTable:
 
 def write_pairs(table: PairTable, path: Path) -> None:
     """Write a table. Raises UserError for another suffix than .safetensors, or an unwritable place."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     if path.suffix != SUFFIX:
         raise UserError(f"{path}: tables of pairs end in {SUFFIX}")
     with replacing(path) as partial:
-        save_file(table.columns, str(partial), metadata={"format": _FORMAT})
+        partial.write_bytes(save(table.columns, metadata={"format": _FORMAT}))
 
 
 def open_pairs(path: Path) -> PairTable:
@@ -123,7 +131,7 @@ def open_pairs(path: Path) -> PairTable:
     except (ValueError, TypeError, KeyError, AttributeError):
         raise UserError(f"{path} is cut off or no table of pairs: convert the split file again") from None
     _check_lengths(columns, path)
-    return PairTable(str(path), columns)
+    return PairTable(str(path), columns, path.absolute())
 
 
 def _places(header: Any, start: int) -> Iterator[tuple[str, tuple[str, tuple[int, ...], int]]]:

@@ -26,8 +26,7 @@ def read_canvas(path: Path, camera: Cameras, size: int = CANVAS) -> Tensor:
     image = read_image(path, turn=False)
     if image.shape[:2] == (size, size):
         return to_tensor(image)
-    _check_shape(image, camera, path)
-    return on_canvas(image, size)
+    return on_canvas(_unpadded(image, camera, path), size)
 
 
 def read_unpadded(path: Path, camera: Cameras, max_size: int = 0) -> tuple[NDArray[np.uint8], Cameras]:
@@ -35,21 +34,21 @@ def read_unpadded(path: Path, camera: Cameras, max_size: int = 0) -> tuple[NDArr
 
     max_size: long side to which larger photos are reduced; 0 keeps them. Raises UserError as `read_canvas`.
     """
-    image = read_image(path, turn=False)
-    if image.shape[:2] == (CANVAS, CANVAS) and camera.height != camera.width:
-        place = fit_canvas(camera.height, camera.width, CANVAS)
-        image = image[place.top : place.top + place.height, place.left : place.left + place.width]
-    _check_shape(image, camera, path)
+    image = _unpadded(read_image(path, turn=False), camera, path)
     height, width = fit_size(image.shape[0], image.shape[1], max_size)
     return resize_image(image, (height, width)), camera.resize(height, width)
 
 
-def _check_shape(image: NDArray[np.uint8], camera: Cameras, path: Path) -> None:
-    """Raise UserError unless the image is the camera's, up to its scale."""
+def _unpadded(image: NDArray[np.uint8], camera: Cameras, path: Path) -> NDArray[np.uint8]:
+    """The photo's part of a padded one. Raises UserError unless that has the camera's shape."""
+    if image.shape[:2] == (CANVAS, CANVAS):
+        place = fit_canvas(camera.height, camera.width, CANVAS)
+        image = image[place.top : place.top + place.height, place.left : place.left + place.width]
     height, width = image.shape[:2]
-    longest = max(camera.height, camera.width)
-    if abs(height * camera.width - width * camera.height) > _SLACK * max(longest, height, width):
+    longest = max(camera.height, camera.width, height, width)
+    if abs(height * camera.width - width * camera.height) > _SLACK * longest:
         raise UserError(
             f"{path} is {width}x{height}, its camera is for {camera.width}x{camera.height}: "
             "give the photo uncropped"
         )
+    return image

@@ -23,7 +23,6 @@ from geometry.lifting import disparity_to_depth, lift_depth, resize_disparity
 from geometry.rasterize import Rasterizer, render_vertex_colors
 
 MAX_ANGLE = 70.0  # degrees: triangles of the lifted photo seen at a more grazing angle are torn out
-_FARTHEST = 1000.0  # of aligned depth maps
 
 
 @dataclass
@@ -58,18 +57,20 @@ def _bytes(values: Tensor) -> NDArray[np.uint8]:
     return (values * 255).round().to(torch.uint8).numpy()
 
 
-def fit_depth(depth: NDArray[np.float32], height: int, width: int) -> Tensor:
-    """A depth map [h, w] (0 unknown) at [height, width]: bicubic in disparity where all of it is known, as a
-    monocular depth is resized; else the nearest sample, so that nothing is blended with the unknown.
+def fit_depth(depth: NDArray[np.float32], height: int, width: int, smooth: bool = True) -> Tensor:
+    """A depth map [h, w] (0 unknown) at [height, width].
+
+    smooth: bicubic in disparity, as monocular depth is resized (specs/warp_diffusion 3.5), where all of the
+    map is known. Else the nearest sample, so that nothing is blended across edges or with the unknown.
     """
     values = torch.from_numpy(np.array(depth))
     if values.shape == (height, width):
         return values
-    if bool((values > 0).all()):
-        return disparity_to_depth(resize_disparity(1 / values, height, width), 1 / _FARTHEST)
-    return torch.nn.functional.interpolate(values[None, None], size=(height, width), mode="nearest-exact")[
-        0, 0
-    ]
+    if smooth and bool((values > 0).all()):
+        disparity = 1 / values
+        return disparity_to_depth(resize_disparity(disparity, height, width), float(disparity.min()))
+    size = (height, width)
+    return torch.nn.functional.interpolate(values[None, None], size=size, mode="nearest-exact")[0, 0]
 
 
 def write_warp(warp: Warp, path: Path, alpha: bool = True) -> None:

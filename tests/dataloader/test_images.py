@@ -51,6 +51,14 @@ def test_16_bit_grey_keeps_its_high_byte(tmp_path: Path) -> None:
     assert images.read_image(tmp_path / "a.png")[0, :, 1].tolist() == [0, 0, 1, 156, 255]
 
 
+def test_a_photo_may_be_read_as_it_is_stored(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(PHOTO).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(images.read_image(tmp_path / "a.png", turn=False), PHOTO)
+    assert images.read_image(tmp_path / "a.png").shape == (8, 6, 3)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
 def test_size_from_the_header_is_the_size_read(tmp_path: Path, orientation: int, suffix: str) -> None:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dataloader.megascenes.entries import Photo, colmap_c2w, parse_entry
+from dataloader.megascenes.entries import colmap_c2w, parse_entry
 from dataloader.megascenes.pair_set import MegaScenesPairs
 from dataloader.megascenes.pair_table import collect_pairs
 from dataloader.megascenes.places import PhotoFolder, photo_id, warp_name
@@ -30,8 +30,8 @@ def check_pose_encoding(case: Case) -> None:
     for i, item in enumerate(items):
         given, made = case.input(f"{i}.ext_ref").tolist(), case.input(f"{i}.ext_target").tolist()
         scale = case.input(f"{i}.scale").item()
-        target = _photo(made, item["target_intrinsics"]).camera()
-        source = target.with_poses(colmap_c2w(given))
+        camera = _camera(item["target_intrinsics"])
+        source, target = (camera.with_poses(colmap_c2w(pose)) for pose in (given, made))
         computed: dict[str, Tensor] = {
             "ref_c2w": source.c2w,
             "target_c2w": target.c2w,
@@ -57,11 +57,11 @@ def check_video_pose(case: Case) -> None:
     case.close("video.rel_pose19_orbit2", relative_pose(camera, third, 1.0), rtol=_POSE, atol=_FLOOR)
 
 
-def _photo(extrinsics: list[float], intrinsics: list[Any]) -> Photo:
-    """A photo of the split files with these numbers."""
-    camera = {"extrinsics": extrinsics, "intrinsics": intrinsics}
+def _camera(intrinsics: list[Any]) -> Cameras:
+    """A camera of the split files with these intrinsics, at the origin."""
+    camera = {"extrinsics": [1, 0, 0, 0, 0, 0, 0], "intrinsics": intrinsics}
     path = "main/images/A/commons/A/0/pictures/a.jpg"
-    return parse_entry([path, path, camera, camera, 1.0], "item").target
+    return parse_entry([path, path, camera, camera, 1.0], "item").target.camera()
 
 
 def check_paired_dataset(case: Case) -> None:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from common.errors import UserError
-from dataloader.images import read_image, write_image
+from dataloader.images import read_image, resize_with_padding, write_image
 from dataloader.megascenes import pair_set
 from dataloader.megascenes.pair_set import MegaScenesPairs, split_rows
 from dataloader.megascenes.pair_table import collect_pairs
@@ -75,6 +75,16 @@ def test_padded_photos_are_used_as_they_are(folder: Path, entry: Callable) -> No
     pair = open_set(folder, [entry()]).pair(0)
     np.testing.assert_array_equal((pair.source * 255).round().permute(1, 2, 0).numpy(), read_image(place))
     assert pair.source_canvas.height == 192  # from the camera
+
+
+def test_padded_photos_serve_other_sizes_too(folder: Path, entry: Callable) -> None:
+    place = folder / "photos/Some_Castle/commons/Inside Some_Castle/View_0.jpg"
+    before = open_set(folder, [entry()], size=64).pair(0).source
+    padded = resize_with_padding(Image.open(place), 256)[0]
+    padded.save(place, quality=95)
+    after = open_set(folder, [entry()], size=64).pair(0).source
+    assert (after[:, :8] == 1).all()
+    assert (after - before).abs().mean() < 0.03
 
 
 def test_photos_are_not_turned(folder: Path, entry: Callable) -> None:

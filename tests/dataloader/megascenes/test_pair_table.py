@@ -87,6 +87,10 @@ def test_a_table_holds_what_the_pickle_held(tmp_path: Path, entry: Callable) -> 
     for row, item in enumerate(raw):
         assert str(mapped.entry(row)) == str(parse_entry(item, "it"))
     assert len(mapped.columns["text_end"]) == 6  # every photo once
+    sent = pickle.dumps(mapped)
+    assert len(sent) < 300  # its name, not its numbers
+    assert pickle.loads(sent).entry(3) == mapped.entry(3)
+    assert pickle.loads(pickle.dumps(table)).entry(3) == mapped.entry(3)
     with pytest.raises(IndexError):
         mapped.entry(len(raw))
 
