@@ -21,7 +21,16 @@ from engine.method import Method
 from engine.metrics import load_image_metrics
 from engine.outputs import prepare_folder, write_provenance
 from engine.set_scores import load_set_network, set_scores, write_original_scores
-from methods import BASELINES, METHODS, method_class, open_experiment, open_trained, parse_experiment
+from methods import (
+    BASELINES,
+    METHODS,
+    create_method,
+    load_experiment,
+    method_class,
+    open_experiment,
+    open_trained,
+    parse_experiment,
+)
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -53,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--compare",
         default="",
         metavar="NAMES",
-        help="score these too: names, 'all' untrained baselines, folders of trained methods; comma-separated",
+        help="score these too: names, 'all' untrained baselines, experiment folders; comma-separated",
     )
     parser.add_argument(
         "--weights_dir",
@@ -70,9 +79,18 @@ def compared(words: str, own: str, scene: Scene | PairData) -> Iterator[tuple[st
             names = [name for name in BASELINES if name != own and not method_class(name).trains]
             yield from ((name, untrained(name, scene)) for name in names)
         elif word not in METHODS and Path(word).is_dir():
-            yield open_trained(Path(word), scene)
+            yield from_folder(Path(word), scene)
         else:
             yield word, untrained(word, scene)
+
+
+def from_folder(folder: Path, scene: Scene | PairData) -> tuple[str, Method]:
+    """The method of a folder: with its newest checkpoint, or, where it needs none, by its config."""
+    if (folder / "config.yaml").is_file():
+        experiment, kind = load_experiment(folder)
+        if not kind.trains:
+            return folder.name, create_method(experiment, scene)
+    return open_trained(folder, scene)
 
 
 def untrained(name: str, scene: Scene | PairData) -> Method:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from geometry.cameras import Cameras
@@ -33,7 +34,8 @@ class Pair:
     canvases (`source_canvas`, `target_canvas`), white around the photo. source_camera, target_camera: single
     float64 cameras of the photos at their own (unpadded, not resized) sizes, in one world frame. scale: world
     units per unit of depth, the 20th percentile of the source's depth. warp: [3, S, S] on the target's
-    canvas, black where nothing was warped to, white around; None where the set has no warps. small_warp: the
+    canvas, black where nothing was warped to and fading to black with the coverage (as MegaScenes renders
+    silhouettes), white around; None where the set has no warps. small_warp: the
     same at [3, s, s] (resized from the full warp, not from `warp`). coverage: [1, S, S] in [0, 1], how much
     of each pixel the warp covers, 0 around the photo.
     """
@@ -50,6 +52,16 @@ class Pair:
     warp: Tensor | None = None
     small_warp: Tensor | None = None
     coverage: Tensor | None = None
+
+    def full_warp(self) -> Tensor:
+        """The warp with the full colours of what it shows, also where it covers a pixel in part.
+
+        Raises ValueError where the pair has no warp or no coverage.
+        """
+        if self.warp is None or self.coverage is None:
+            raise ValueError(f"pair {self.name} has no warp")
+        faded = self.coverage.clamp(min=1 / 255)
+        return torch.where(self.coverage > 0, self.warp / faded, self.warp).clamp(0, 1)
 
 
 @runtime_checkable

@@ -64,8 +64,9 @@ class RoomPairs:
         surface = lift_depth(depth, cameras[here], views.images[0].permute(1, 2, 0), self.max_angle)
         warp = render_lifted(surface, cameras[there])
         assert warp.opacity is not None
+        faded = warp.image * warp.opacity
         small = torch.nn.functional.interpolate(
-            warp.image[None], size=(self.small, self.small), mode="bilinear", antialias=True
+            faded[None], size=(self.small, self.small), mode="bilinear", antialias=True
         )[0]
         canvas = Canvas(self.size, 0, 0, self.size, self.size)
         return Pair(
@@ -78,7 +79,7 @@ class RoomPairs:
             source_camera=cameras[here],
             target_camera=cameras[there],
             scale=depth_scale(depth),
-            warp=_encoded(warp.image),
+            warp=_encoded(faded),
             small_warp=_encoded(small),
             coverage=_encoded(warp.opacity),
         )

@@ -177,6 +177,11 @@ class ScenePairs:
         self.__dict__.update(state)
         self._forget()
 
+    @property
+    def has_warps(self) -> bool:
+        """Always: they are made when asked for."""
+        return True
+
     def __len__(self) -> int:
         return len(self.choices)
 

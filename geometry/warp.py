@@ -135,3 +135,18 @@ def _nearest_of_four(depth: Tensor, pixels: Tensor) -> Tensor:
         y = (corner[..., 1] + dy).clamp(0, height - 1)
         nearest = torch.minimum(nearest, known.gather(1, y * width + x).to(nearest.dtype))
     return nearest
+
+
+def fill_nearest(image: Tensor, known: Tensor) -> Tensor:
+    """An image [C, H, W] whose unknown pixels take the colour of the nearest known one; known: [H, W] bool.
+
+    Unchanged where nothing is known.
+    """
+    if not known.any() or known.all():
+        return image
+    import numpy as np
+    from scipy.ndimage import distance_transform_edt
+
+    _, indices = distance_transform_edt(~known.cpu().numpy(), return_indices=True)
+    rows, columns = torch.from_numpy(np.asarray(indices)).long().to(image.device)
+    return image[:, rows, columns]

@@ -10,21 +10,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from common.cli import positive
 from common.errors import UserError
 from dataloader.images import read_depth, read_image
 from dataloader.pairs import PairData
-from dataloader.scene import Record, Scene
+from dataloader.scene import Batch, Record, Scene
 from engine.config import Experiment
-from engine.method import Method, Script
+from engine.device import clock
+from engine.method import Evaluation, Method, Script
+from engine.metrics import ImageMetrics
+from engine.pairs import score_pairs
 from geometry.cameras import Cameras, pinhole
 from geometry.lifting import lift_depth
 from geometry.meshes import Mesh
 from geometry.rasterize import Rasterizer
 from geometry.selection import rank_views
 from geometry.views import Rendering, Views
-from geometry.warp import render_lifted
+from geometry.warp import fill_nearest, render_lifted
 
 
 @dataclass
@@ -32,6 +36,7 @@ class DepthWarpConfig:
     """Settings of `DepthWarp`."""
 
     max_angle: float = 85.0  # degrees; faces seen at a more grazing angle are torn out (MegaScenes: 70)
+    fill: bool = False  # holes take the colour of their nearest pixel that is none
 
     def __post_init__(self) -> None:
         if not 0 < self.max_angle <= 90:
@@ -51,14 +56,16 @@ class DepthWarp(Method):
 
     Config = DepthWarpConfig
 
-    def __init__(self, max_angle: float = 85.0, mesh: Mesh | None = None) -> None:
+    def __init__(self, max_angle: float = 85.0, mesh: Mesh | None = None, fill: bool = False) -> None:
         super().__init__()
         self.max_angle = max_angle
         self.mesh = mesh
+        self.fill = fill
 
     @classmethod
     def create(cls, config: DepthWarpConfig, scene: Scene | None = None) -> DepthWarp:
-        return cls(config.max_angle, scene.mesh() if scene is not None and scene.has_mesh else None)
+        mesh = scene.mesh() if isinstance(scene, Scene) and scene.has_mesh else None
+        return cls(config.max_angle, mesh, config.fill)
 
     def encode(self, source: Views, reuse: LiftedPhotos | None = None) -> LiftedPhotos:
         """Find the depth of every source view; the photos are lifted when a target first needs them."""
@@ -84,7 +91,22 @@ class DepthWarp(Method):
         frames = [render_lifted(self._lifted(state, source), cameras[i]) for i, source in enumerate(nearest)]
         depths = [frame.depth for frame in frames if frame.depth is not None]
         opacities = [frame.opacity for frame in frames if frame.opacity is not None]
-        return Rendering(torch.stack([f.image for f in frames]), torch.stack(depths), torch.stack(opacities))
+        images = [self._filled(frame.image, frame.opacity) for frame in frames]
+        return Rendering(torch.stack(images), torch.stack(depths), torch.stack(opacities))
+
+    def _filled(self, image: Tensor, opacity: Tensor | None) -> Tensor:
+        if not self.fill or opacity is None:
+            return image
+        return fill_nearest(image, opacity[0] >= 0.5)
+
+    def evaluate_pairs(self, batch: Batch, metrics: ImageMetrics) -> Evaluation:
+        """Score the pairs' own warps."""
+        assert batch.pairs is not None
+        device, started = batch.target.images.device, clock(batch.target.images.device)
+        images = [self._filled(pair.full_warp(), pair.coverage).to(device) for pair in batch.pairs]
+        rendering = Rendering(torch.stack(images))
+        seconds = clock(device) - started
+        return Evaluation(score_pairs(rendering.image, batch, metrics), seconds, rendering)
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser, script: Script) -> None:

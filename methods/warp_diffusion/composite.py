@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from geometry.warp import fill_nearest
 from methods.warp_diffusion.model import LatentDiffusion
 
 
@@ -39,17 +39,3 @@ def keep_visible(
 def merge_pixels(samples: Tensor, warp: Tensor, coverage: Tensor) -> Tensor:
     """Samples [S, N, 3, H, W] with the warp [N, 3, H, W] laid over, by its coverage [N, 1, H, W]."""
     return samples + coverage * (warp - samples)
-
-
-def fill_nearest(image: Tensor, known: Tensor) -> Tensor:
-    """An image [C, H, W] whose unknown pixels take the colour of the nearest known one; known: [H, W] bool.
-
-    Unchanged where nothing is known.
-    """
-    if not known.any() or known.all():
-        return image
-    from scipy.ndimage import distance_transform_edt
-
-    _, indices = distance_transform_edt(~known.cpu().numpy(), return_indices=True)
-    rows, columns = torch.from_numpy(np.asarray(indices)).long().to(image.device)
-    return image[:, rows, columns]

@@ -53,6 +53,11 @@ def pair_pose(pair: Pair, config: WarpDiffusionConfig) -> Tensor:
     return encode(pair.source_camera, pair.target_camera, pair.scale)
 
 
+def pair_warp(pair: Pair, config: WarpDiffusionConfig) -> Tensor:
+    """The warp [3, S, S] in [0, 1] with the edges that the network is used to."""
+    return pair.full_warp() if config.warp_edges == "full" else needed(pair.warp, pair, "warp")
+
+
 @dataclass
 class PairSamples:
     """Pairs as `engine.method.Samples`: an epoch visits each once."""
@@ -84,7 +89,7 @@ class PairSamples:
         if self.config.warp != "none":
             sample.small_warp = needed(pair.small_warp, pair, "warp")[None] * 2 - 1
         if self.config.warp == "latent":
-            sample.warp = needed(pair.warp, pair, "warp")[None] * 2 - 1
+            sample.warp = pair_warp(pair, self.config)[None] * 2 - 1
             sample.coverage = needed(pair.coverage, pair, "coverage")[None]
         return sample
 

@@ -33,7 +33,7 @@ from methods.warp_diffusion.model import LatentDiffusion, SourceCode
 from methods.warp_diffusion.noise import initial_noise
 from methods.warp_diffusion.pose_encoding import relative_pose, zeronvs_pose
 from methods.warp_diffusion.schedule import warm_up_rate
-from methods.warp_diffusion.warps import LiftedPhotos, Warps, fit_views
+from methods.warp_diffusion.warps import LiftedPhotos, Warps, fit_views, to_canvas
 from methods.warp_diffusion.weights import build_empty, read_weights, report_misfit, widen_to
 
 _PROJECTION_RATE = 10.0  # of the learning rate, for `cc_projection` (5.4)
@@ -223,14 +223,14 @@ class WarpDiffusion(Method):
         noise = initial_noise(state.photos, sources, cameras, shape, self.config.sampling, state.drawn).to(
             device
         )
-        adjust = self._adjust(warps.padded(), warps.padded_coverage())
+        adjust = self._adjust(to_canvas(warps.full(), warps.canvas) * 2 - 1, warps.padded_coverage())
         step_noise = generator(self.config.sampling.seed, "steps", state.drawn)
         samples = self._decode(condition, noise, adjust, step_noise)
         samples = self._fit(warps.canvas.cut(samples), cameras)
         state.drawn += len(cameras)
         warp, coverage = self._fit(warps.image, cameras), self._fit(warps.coverage, cameras)
         if self.config.sampling.composite in ("pixels", "both"):
-            samples = merge_pixels(samples, warp, coverage)
+            samples = merge_pixels(samples, self._fit(warps.full(), cameras), coverage)
         covered = (coverage >= 0.5).float()
         best = [best_frame(samples[:, n], warp[n], covered[n]) for n in range(len(cameras))]
         views = samples[best, torch.arange(len(cameras), device=device)]

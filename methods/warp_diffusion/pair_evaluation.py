@@ -17,7 +17,7 @@ from engine.sampling import key
 from geometry.views import Rendering
 from methods.warp_diffusion.best_frame import best_frame
 from methods.warp_diffusion.composite import keep_visible, merge_pixels
-from methods.warp_diffusion.data import needed, pair_pose
+from methods.warp_diffusion.data import needed, pair_pose, pair_warp
 
 if TYPE_CHECKING:
     from methods.warp_diffusion.method import WarpDiffusion
@@ -46,7 +46,7 @@ def draw_pairs(method: WarpDiffusion, pairs: list[Pair], device: torch.device) -
         small = stack([needed(pair.small_warp, pair, "warp") for pair in pairs]) * 2 - 1
     composites = config.sampling.composite != "none"
     if config.warp == "latent" or composites or config.sampling.samples > 1:
-        warp = stack([needed(pair.warp, pair, "warp") for pair in pairs]) * 2 - 1
+        warp = stack([pair_warp(pair, config) for pair in pairs]) * 2 - 1
         coverage = stack([needed(pair.coverage, pair, "coverage") for pair in pairs])
     channels = method._warp_channels(warp, small, coverage)
     pose = stack([pair_pose(pair, config) for pair in pairs])
@@ -55,17 +55,17 @@ def draw_pairs(method: WarpDiffusion, pairs: list[Pair], device: torch.device) -
     noises = [_noise(shape, config.sampling.seed, pair.name) for pair in pairs]
     adjust = None
     if config.sampling.composite in ("latent", "both"):
-        assert warp is not None
         assert coverage is not None
-        adjust = keep_visible(model, warp, coverage)
+        adjust = keep_visible(model, stack([pair.full_warp() for pair in pairs]) * 2 - 1, coverage)
     step_noise = torch.Generator().manual_seed(key(config.sampling.seed, "steps", pairs[0].name))
     samples = method._decode(condition, torch.stack(noises, 1).to(device), adjust, step_noise)
-    if warp is None or coverage is None:
+    if coverage is None:
         return samples[0]
+    seen = stack([pair.full_warp() for pair in pairs])
     if config.sampling.composite in ("pixels", "both"):
-        samples = merge_pixels(samples, (warp + 1) / 2, coverage)
+        samples = merge_pixels(samples, seen, coverage)
     covered = (coverage >= 0.5).float()
-    chosen = [best_frame(samples[:, n], (warp[n] + 1) / 2, covered[n]) for n in range(len(pairs))]
+    chosen = [best_frame(samples[:, n], seen[n], covered[n]) for n in range(len(pairs))]
     return samples[chosen, torch.arange(len(pairs))]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from geometry.cameras import Cameras
 from geometry.mesh_files import write_mesh
 from geometry.selection import rank_views
 from geometry.views import Rendering, Views
-from methods.warp_diffusion.composite import fill_nearest
+from geometry.warp import fill_nearest
 from methods.warp_diffusion.warps import LiftedPhotos, Warps
 
 if TYPE_CHECKING:
@@ -99,11 +100,11 @@ def lifted_view(image: Tensor, warps: Warps, camera: Cameras) -> Views:
 
 
 def _joined(parts: list[Warps]) -> Warps:
-    return Warps(
-        torch.cat([part.image for part in parts]),
-        torch.cat([part.coverage for part in parts]),
-        torch.cat([part.depth for part in parts]),
-        parts[0].canvas,
+    return replace(
+        parts[0],
+        image=torch.cat([part.image for part in parts]),
+        coverage=torch.cat([part.coverage for part in parts]),
+        depth=torch.cat([part.depth for part in parts]),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -26,16 +26,18 @@ class Warps:
     """What N target views show of the lifted photos.
 
     image: [N, 3, h, w] in [0, 1], black where nothing is. coverage: [N, 1, h, w] in [0, 1]. depth: [N, 1, h,
-    w], 0 where nothing is. canvas: where they lie on the network's canvas.
+    w], 0 where nothing is. canvas: where they lie on the network's canvas. faded: whether colours fade to
+    black with the coverage.
     """
 
     image: Tensor
     coverage: Tensor
     depth: Tensor
     canvas: Canvas
+    faded: bool = False
 
     def __getitem__(self, index: slice) -> Warps:
-        return Warps(self.image[index], self.coverage[index], self.depth[index], self.canvas)
+        return replace(self, image=self.image[index], coverage=self.coverage[index], depth=self.depth[index])
 
     def __len__(self) -> int:
         return len(self.image)
@@ -43,6 +45,12 @@ class Warps:
     def padded(self) -> Tensor:
         """Canvases [N, 3, S, S] in [-1, 1], white around."""
         return to_canvas(self.image, self.canvas) * 2 - 1
+
+    def full(self) -> Tensor:
+        """The images with full colours where they cover a pixel in part, whether or not they fade there."""
+        if not self.faded:
+            return self.image
+        return (self.image / self.coverage.clamp(min=1 / 255)).clamp(0, 1)
 
     def padded_coverage(self) -> Tensor:
         """[N, 1, S, S] in [0, 1], 0 around."""
@@ -160,7 +168,7 @@ class LiftedPhotos:
                 frames.append(render_lifted(surface, cameras[i]))
         depth = torch.stack([f.depth for f in frames if f.depth is not None])
         coverage = torch.stack([f.opacity for f in frames if f.opacity is not None])
-        return Warps(torch.stack([f.image for f in frames]).clamp(0, 1), coverage, depth, canvas)
+        return Warps(torch.stack([f.image for f in frames]).clamp(0, 1), coverage, depth, canvas, faded)
 
 
 def join(meshes: list[Mesh]) -> Mesh:
