@@ -28,10 +28,10 @@ def focal_length(path: Path) -> float | None:
 
     From the 35 mm equivalent, where there is one: the diagonal of the photo stands for 43.27 mm (a photo
     cropped since is then wrong by the factor of the crop). Otherwise from the focal length in mm, the pixels
-    per mm of the sensor and the number of pixels it took, as EXIF states them; the photo may have been resized
-    since. Programs that resize often write the new number of pixels beside the old pixels per mm: this is
-    noticed where the sensor would come out too small for its pixels, and gives None; a moderate reduction (of
-    a full frame to half its width) can go unnoticed. Turning a photo changes nothing: pixels are square.
+    per mm of the sensor and the number of pixels it took, as EXIF states them; the photo may have been
+    resized since. Programs that resize often write the new number of pixels beside the old pixels per mm:
+    this is noticed where the sensor would come out too small for its pixels, and gives None; a moderate
+    reduction (of a full frame to half its width) can go unnoticed. Turning a photo changes nothing.
     Raises UserError when the file is missing or no image.
     """
     height, width = image_size(path)
