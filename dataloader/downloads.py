@@ -192,14 +192,15 @@ def _compare_etag(remote: RemoteFile, path: Path) -> tuple[bool | None, str]:
     if matched[2] is None:
         etag, sha256 = _digests(path)
         return etag == remote.etag, sha256
+    count = int(matched[2])
     told = first_part_size(remote)
-    guesses = [told] if told else _possible_parts(remote.size, int(matched[2]))
+    sure = told is not None and -(-remote.size // told) == count  # otherwise the parts differ in size
     sha256 = ""
-    for part in guesses:
+    for part in [told] if sure else _possible_parts(remote.size, count):
         etag, sha256 = _digests(path, part)
         if etag == remote.etag:
             return True, sha256
-    return (False if told else None), sha256 or _digests(path)[1]
+    return (False if sure else None), sha256 or _digests(path)[1]
 
 
 def _possible_parts(size: int, count: int) -> list[int]:

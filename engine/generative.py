@@ -58,7 +58,8 @@ class ImageSetMetrics:
         """
         if images.dtype != torch.uint8 or images.ndim != 4:
             raise ValueError(f"images must be [N, 3, H, W] uint8, not {tuple(images.shape)} {images.dtype}")
-        features = self.extractor(images)
+        weight = next(self.extractor.parameters(), images)
+        features = self.extractor(images.to(weight.device))
         features = features[0] if isinstance(features, tuple) else features
         return features.float().cpu()
 

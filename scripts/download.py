@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from common.cli import add_boolean, command_parser, progress, setup_logging
 from common.errors import UserError, command
@@ -185,7 +186,7 @@ def hub(args: argparse.Namespace) -> None:
 
 
 def url(args: argparse.Namespace) -> None:
-    name = args.source.rsplit("/", 1)[-1]
+    name = Path(urlsplit(args.source).path).name
     get(args, args.source, args.out / name if args.out.is_dir() else args.out)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 from collections.abc import Iterator
@@ -58,12 +59,18 @@ def s3_server(monkeypatch: Any) -> Iterator[Bucket]:
 
 @dataclass
 class Site:
-    """A web server's files and manners. asked: the ranges it served, as (first, last) bytes."""
+    """A web server's files and manners.
+
+    asked: the ranges it served, as (first, last) bytes. cut: bytes it leaves out at the end of each answer,
+    whose full length it announces. headers: sent with each answer.
+    """
 
     files: dict[str, bytes] = field(default_factory=dict)
     ranges: bool = True
     etag: str = "one"
-    cut: int = 0  # bytes it leaves out at the end of each answer, with the full length announced
+    cut: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    etag_by_content: bool = False
     asked: list[tuple[int, int]] = field(default_factory=list)
     url: str = ""
 
@@ -81,10 +88,12 @@ def web_server(site: Site) -> Iterator[Site]:
             if self.path.startswith("/closed"):
                 self.send_error(403)
                 return
-            if self.path not in site.files:
+            path = self.path.partition("?")[0]
+            if path not in site.files:
                 self.send_error(404)
                 return
-            data = site.files[self.path]
+            data = site.files[path]
+            etag = hashlib.sha256(data).hexdigest() if site.etag_by_content else site.etag
             asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
             if asked and site.ranges and not data:
                 self.send_response(416)
@@ -99,7 +108,9 @@ def web_server(site: Site) -> Iterator[Site]:
             else:
                 self.send_response(200)
             self.send_header("Content-Length", str(len(data)))
-            self.send_header("ETag", f'"{site.etag}"')
+            self.send_header("ETag", f'"{etag}"')
+            for name, value in site.headers.items():
+                self.send_header(name, value)
             if site.ranges:
                 self.send_header("Accept-Ranges", "bytes")
             self.end_headers()
@@ -110,7 +121,7 @@ def web_server(site: Site) -> Iterator[Site]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     site.url = f"http://127.0.0.1:{server.server_address[1]}"
     try:

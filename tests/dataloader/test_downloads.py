@@ -135,6 +135,8 @@ def test_objects_in_parts_are_checked(
     assert fetch(address, tmp_path / "guessed.bin", bucket.url).check == "size and MD5"
     monkeypatch.setattr("dataloader.downloads._PART_SIZES", (7,))
     assert fetch(address, tmp_path / "unknown.bin", bucket.url).check == "size"
+    monkeypatch.setattr("dataloader.downloads.first_part_size", lambda remote: PART // 2)
+    assert fetch(address, tmp_path / "uneven.bin", bucket.url).check == "size"
     monkeypatch.setattr("dataloader.downloads.first_part_size", lambda remote: PART + 1)
     with pytest.raises(UserError, match="checksum"):
         fetch(address, tmp_path / "corrupt.bin", bucket.url)
