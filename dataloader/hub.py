@@ -13,10 +13,12 @@ def snapshot(name: str, revision: str | None = None, patterns: tuple[str, ...] =
     Files that are there are not fetched again, and an interrupted one continues. Raises UserError when the
     model does not exist or is closed, the network is missing, or nothing matches.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HTTPError
 
     try:
+        # asked first: without a network the library would hand out what an earlier call left unfinished
+        HfApi().model_info(name, revision=revision)
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
     except (HTTPError, OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -136,7 +136,8 @@ def _hub(folder: Path, name: str) -> Site:
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     listing = {"id": name, "sha": commit, "siblings": [{"rfilename": file} for file in files]}
     site = Site(headers={"X-Repo-Commit": commit}, etag_by_content=True)
-    site.files[f"/api/models/{name}/revision/main"] = json.dumps(listing).encode()
+    for place in (name, f"{name}/revision/main", f"{name}/revision/{commit}"):
+        site.files[f"/api/models/{place}"] = json.dumps(listing).encode()
     tree = [{"type": "file", "path": f, "size": len(d), "oid": "0" * 40} for f, d in files.items()]
     site.files[f"/api/models/{name}/tree/{commit}"] = json.dumps(tree).encode()
     for file, data in files.items():
@@ -165,3 +166,6 @@ def test_a_model_of_the_hub_is_found_without_a_network(repo_root: Path, tmp_path
     folder = Path(done.stdout.strip().removeprefix("owner/tiny: "))
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
     assert (folder / "config.json").read_text() == json.dumps({"file": "config.json"})
+    assert (folder.parents[1] / "refs" / "main").read_text() == folder.name  # found by its name alone
+    unfinished = call("http://127.0.0.1:9")
+    assert unfinished.returncode == 2, unfinished.stdout
