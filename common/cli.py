@@ -60,7 +60,10 @@ def split_overrides(words: list[str]) -> tuple[list[str], list[str]]:
 def setup_logging(level: int = logging.INFO) -> None:
     """Send the log to stderr as bare lines; libraries that chatter are kept to warnings."""
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr, force=True)
-    for noisy in ("PIL", "matplotlib", "trimesh", "accelerate", "imageio", "imageio_ffmpeg", "torch"):
+    for noisy in (
+        *("PIL", "matplotlib", "trimesh", "accelerate", "imageio", "imageio_ffmpeg", "torch"),
+        *("httpx2", "botocore", "aiobotocore"),
+    ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

@@ -31,8 +31,7 @@ def focal_length(path: Path) -> float | None:
     per mm of the sensor and the number of pixels it took, as EXIF states them; the photo may have been
     resized since. Programs that resize often write the new number of pixels beside the old pixels per mm:
     this is noticed where the sensor would come out too small for its pixels, and gives None; a moderate
-    reduction (of a full frame to half its width) can go unnoticed. Turning a photo changes nothing: pixels
-    are square.
+    reduction (of a full frame to half its width) can go unnoticed. Turning a photo changes nothing.
     Raises UserError when the file is missing or no image.
     """
     height, width = image_size(path)

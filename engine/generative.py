@@ -58,7 +58,8 @@ class ImageSetMetrics:
         """
         if images.dtype != torch.uint8 or images.ndim != 4:
             raise ValueError(f"images must be [N, 3, H, W] uint8, not {tuple(images.shape)} {images.dtype}")
-        features = self.extractor(images)
+        weight = next(self.extractor.parameters(), images)
+        features = self.extractor(images.to(weight.device))
         features = features[0] if isinstance(features, tuple) else features
         return features.float().cpu()
 
@@ -190,6 +191,20 @@ def load_inception(
         "inception-v3-compat", [_FEATURES], feature_extractor_weights_path=str(path)
     )
     return network.to(device or torch.device("cpu")).eval().requires_grad_(False), ""
+
+
+def load_image_set_metrics(
+    weights_dir: Path | None = None, device: torch.device | None = None, seed: int = 0
+) -> tuple[ImageSetMetrics | None, dict[str, str]]:
+    """FID and KID with the published Inception network, and nothing missing; or None and `missing`, metric
+    name -> why.
+
+    Arguments and errors as `load_inception`.
+    """
+    network, why = load_inception(weights_dir, device)
+    if network is None:
+        return None, dict.fromkeys(DEFINITIONS, why)
+    return ImageSetMetrics(network, seed), {}
 
 
 def _check_inception(path: Path) -> None:

@@ -9,14 +9,15 @@ results are compared by.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from engine.generative import ImageSetMetrics, unique_order
-from engine.metrics import ssim
+from engine.generative import ImageSetMetrics, load_inception, unique_order
+from engine.metrics import ImageMetrics, ssim
 
 _RANGE = 2.0  # images are in [-1, 1]
 _BORDER = 5  # half of SSIM's window of 11 pixels
@@ -80,16 +81,21 @@ class MegascenesMetrics:
 
     mask: `literal` as in the published tables, or `binary`, what was meant. quantize: score images that went
     through 8 bits, as read back from saved files. lpips: images in [-1, 1], [N, 3, H, W] x 2 -> [N].
-    plain, masked: FID and KID without and with compositing; None leaves them out.
+    inception: for FID and KID, [N, 3, H, W] uint8 -> [N, D]. missing: metric name -> why it is not reported.
     """
 
     mask: Literal["literal", "binary"] = "literal"
     quantize: bool = False
     lpips: Callable[[Tensor, Tensor], Tensor] | None = None
-    plain: ImageSetMetrics | None = None
-    masked: ImageSetMetrics | None = None
-    _indices: list[Tensor] = field(default_factory=list, repr=False)
-    _rows: list[Tensor] = field(default_factory=list, repr=False)
+    inception: nn.Module | None = None
+    missing: dict[str, str] = field(default_factory=dict)
+    sets: dict[str, ImageSetMetrics] = field(init=False, default_factory=dict)
+    _indices: list[Tensor] = field(init=False, default_factory=list, repr=False)
+    _rows: list[Tensor] = field(init=False, default_factory=list, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.inception is not None:
+            self.sets = {prefix: ImageSetMetrics(self.inception) for prefix in ("", "masked_")}
 
     def update(self, images: Tensor, targets: Tensor, warp: Tensor, indices: Tensor) -> None:
         """Add a batch.
@@ -121,10 +127,12 @@ class MegascenesMetrics:
         return [prefix + name for prefix in ("", "mask_") for name in names]
 
     def _update_sets(self, images: Tensor, targets: Tensor, mask: Tensor, indices: Tensor) -> None:
-        if self.plain is not None:
-            self.plain.update(images, targets, indices)
-        if self.masked is not None:
-            self.masked.update(composite(images, targets, mask), targets, indices)
+        if not self.sets:
+            return
+        plain, masked = self.sets[""], self.sets["masked_"]
+        real = plain.extract(targets)
+        plain.add(plain.extract(images), real, indices)
+        masked.add(masked.extract(composite(images, targets, mask)), real, indices)
 
     def state(self) -> dict[str, Tensor]:
         """Everything added so far, to be gathered: `indices` [N], `rows` [N, scores] and the features."""
@@ -133,20 +141,17 @@ class MegascenesMetrics:
             "indices": torch.cat([torch.empty(0, dtype=torch.int64), *self._indices]),
             "rows": torch.cat([torch.empty(0, width, dtype=torch.float64), *self._rows]),
         }
-        for name, scores in self._sets():
-            state |= {f"{name}.{key}": value for key, value in scores.state().items()}
+        for prefix, metrics in self.sets.items():
+            state |= {f"{prefix}{key}": value for key, value in metrics.state().items() if key != "indices"}
         return state
 
     def merge(self, state: dict[str, Tensor]) -> None:
         """Add the `state` of another process."""
         self._indices.append(state["indices"].cpu())
         self._rows.append(state["rows"].cpu())
-        for name, scores in self._sets():
-            scores.merge({key: state[f"{name}.{key}"] for key in ("indices", "real", "generated")})
-
-    def _sets(self) -> list[tuple[str, ImageSetMetrics]]:
-        pairs = (("plain", self.plain), ("masked", self.masked))
-        return [(name, scores) for name, scores in pairs if scores is not None]
+        for prefix, metrics in self.sets.items():
+            features = {key: state[f"{prefix}{key}"] for key in ("real", "generated")}
+            metrics.merge({"indices": state["indices"], **features})
 
     def compute(self) -> dict[str, float | list[float] | int]:
         """The scores by their names in `DEFINITIONS`, and `n`. Raises ValueError when nothing was added."""
@@ -162,8 +167,29 @@ class MegascenesMetrics:
                 scores[f"{name.removesuffix('mse')}psnr_megascenes"] = float(psnr)
             else:
                 scores[f"{name}_megascenes"] = mean
-        for name, metrics in self._sets():
-            prefix = "masked_" if name == "masked" else ""
+        for prefix, metrics in self.sets.items():
             found = metrics.compute()
             scores |= {f"{prefix}{key}_megascenes": found[key] for key in ("fid", "kid")}
         return scores
+
+
+def load_megascenes_metrics(
+    image: ImageMetrics,
+    weights_dir: Path | None = None,
+    device: torch.device | None = None,
+    mask: Literal["literal", "binary"] = "literal",
+    quantize: bool = False,
+) -> MegascenesMetrics:
+    """The scores whose networks could be loaded: LPIPS as in `image`, Inception from `weights_dir`.
+
+    What has no weights is listed in `missing`, and is never given a number.
+    """
+    metrics = MegascenesMetrics(mask, quantize, image.networks.get("lpips_vgg"))
+    if metrics.lpips is None:
+        why = image.missing.get("lpips_vgg", "no LPIPS network was loaded")
+        metrics.missing |= {f"{prefix}lpips_megascenes": why for prefix in ("", "mask_")}
+    inception, why = load_inception(weights_dir, device)
+    if inception is None:
+        names = [f"{prefix}{name}_megascenes" for prefix in ("", "masked_") for name in ("fid", "kid")]
+        return replace(metrics, missing={**metrics.missing, **dict.fromkeys(names, why)})
+    return replace(metrics, inception=inception)

@@ -11,7 +11,13 @@ from torch import nn
 
 from common.errors import UserError
 from engine import generative
-from engine.generative import ImageSetMetrics, frechet_distance, kernel_distance, load_inception
+from engine.generative import (
+    ImageSetMetrics,
+    frechet_distance,
+    kernel_distance,
+    load_image_set_metrics,
+    load_inception,
+)
 
 
 class _Means(nn.Module):
@@ -100,6 +106,7 @@ def test_missing_weights_are_said_not_scored(tmp_path: Path, caplog: pytest.LogC
     assert str(tmp_path) in why
     assert "--weights_dir" in why
     assert why in caplog.text
+    assert load_image_set_metrics(tmp_path) == (None, {"fid": why, "kid": why})
 
 
 def test_other_weights_are_refused(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from engine.generative import ImageSetMetrics, kernel_distance
+from engine.generative import kernel_distance
 from engine.megascenes_metrics import MegascenesMetrics, binary_mask, composite, literal_mask, truncate
 from methods.warp_diffusion.best_frame import (
     best_frame,
@@ -62,8 +62,9 @@ def _check_bytes(case: Case, pred: Tensor, gt: Tensor, warp: Tensor) -> None:
 
 
 def _check_sets(case: Case, pred: Tensor, gt: Tensor, warp: Tensor) -> None:
-    plain, masked = ImageSetMetrics(_Pooled()), ImageSetMetrics(_Pooled())
-    found = _scores(MegascenesMetrics(plain=plain, masked=masked), pred, gt, warp)
+    metrics = MegascenesMetrics(inception=_Pooled())
+    found = _scores(metrics, pred, gt, warp)
+    plain, masked = metrics.sets[""], metrics.sets["masked_"]
     case.close("gen.fid", found["fid_megascenes"], rtol=_FID)
     case.close("gen.masked_fid", found["masked_fid_megascenes"], rtol=_FID)
     size = case.config["kid"]["subset_size"]  # here the whole set, not n - 1
