@@ -101,7 +101,7 @@ class Task:
         cameras = self.cameras[chosen]
         warps = state.photos.warp([0] * len(cameras), cameras)
         small = warps.small(self.method.config.latent_size)
-        channels = self.method._warp_channels(warps.padded(), small, warps.padded_coverage())
+        channels = self.method._warp_channels(warps.shown(), small, warps.padded_coverage())
         assert state.code is not None
         code = state.code[torch.zeros(len(cameras), dtype=torch.long)]
         pose = self.method._pose(state.photos, [0] * len(cameras), cameras).to(code.latents)

@@ -221,7 +221,8 @@ class WarpDiffusion(Method):
         small = warps.small(self.config.latent_size) if self.config.warp == "pixels" else None
         channels = None
         if self.config.warp != "none":
-            channels = self._warp_channels(warps.padded(), small, warps.padded_coverage())
+            warp = warps.shown() if self.config.warp == "latent" else None
+            channels = self._warp_channels(warp, small, warps.padded_coverage())
         condition = self.networks.condition(code[torch.tensor(sources, device=device)], pose, channels)
         side = self.config.latent_size
         shape = (self.config.autoencoder.latent_channels, side, side)
