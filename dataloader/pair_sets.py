@@ -116,6 +116,7 @@ class DataSettings(Protocol):
     left_out_views: str
     pairs: str
     warps: str
+    depths: str
 
 
 def open_pairs_of(data: DataSettings, sizes: PairSizes, wants_warp: bool) -> PairData:
@@ -140,6 +141,7 @@ def open_pairs_of(data: DataSettings, sizes: PairSizes, wants_warp: bool) -> Pai
 def _scenes(data: DataSettings) -> list[Scene]:
     """The scene in a folder, or the scenes in its folders."""
     from dataloader.formats import detect_format, open_scene
+    from dataloader.scene_pairs import attach_depths
 
     root = Path(data.root).expanduser()
     folders: list[str | Path] = [data.root]
@@ -151,6 +153,9 @@ def _scenes(data: DataSettings) -> list[Scene]:
     for folder in folders:
         scene = open_scene(folder, data.format, data.images, data.mesh, data.hold_out_every)
         scene.choose_views(data.test_views, data.left_out_views)
+        if data.depths:
+            one = len(folders) == 1
+            scene = attach_depths(scene, Path(data.depths) / ("" if one else Path(folder).name))
         scenes.append(scene)
     return scenes
 

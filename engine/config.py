@@ -41,6 +41,7 @@ class DataConfig:
     threads: int = 0  # that decode photos; 0 = none besides the program's own
     pairs: str = ""  # folder (or file) of split files, for methods trained on image pairs
     warps: str = ""  # folder of the pairs' warped images, where they are prepared
+    depths: str = ""  # folder of depth maps NAME.npy of a scene's photos; of several scenes, one folder each
     max_bad_fraction: float = 0.001  # unreadable training samples tolerated, as a fraction
 
     def __post_init__(self) -> None:

@@ -106,7 +106,8 @@ class Method(nn.Module, ABC):
 
     Config: dataclass of the `model:` section. trains: whether `train.py` has anything to do. reads_sources:
     whether `encode` looks at the source photos, or only at their cameras (then they are not loaded). missing:
-    why there are no weights, where a method works without (`without_weights`).
+    why there are no weights, where a method works without (`without_weights`). weights_hint: how published
+    weights are had.
     """
 
     missing: str = ""
@@ -114,6 +115,7 @@ class Method(nn.Module, ABC):
     Config: ClassVar[type] = NoConfig
     trains: ClassVar[bool] = False
     reads_sources: ClassVar[bool] = True
+    weights_hint: ClassVar[str] = ""
 
     @classmethod
     def create(cls, config: Any, scene: Any = None) -> Method:
@@ -215,6 +217,10 @@ class Method(nn.Module, ABC):
         missing: why there is none. None (the default): nothing works without.
         """
         return None
+
+    def export(self, folder: Path) -> list[Path]:
+        """Write the weights as the libraries of the field save theirs; returns what was written."""
+        raise UserError(f"{type(self).__name__} has no other format to be written in")
 
     def load_original(self, folder: Path) -> dict[str, Tensor] | None:
         """Weights from a checkpoint folder of the original implementation, or None if it is not one."""

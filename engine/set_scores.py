@@ -67,14 +67,11 @@ def load_set_network(
 
 def set_scores(pairs: PairSet, metrics: ImageMetrics, inception: nn.Module | None) -> list[Accumulator]:
     """What is scored over all pairs: FID and KID with their network, MegaScenes' own scores with warps."""
-    enough = inception is not None and len(pairs) >= _FEWEST
-    sets = [ImageSetMetrics(inception) for _ in range(3)] if enough and inception is not None else []
-    found: list[Accumulator] = [SetScores(sets[0])] if sets else []
+    network = inception if len(pairs) >= _FEWEST else None
+    found: list[Accumulator] = [] if network is None else [SetScores(ImageSetMetrics(network))]
     if pairs.has_warps:
         lpips = metrics.networks.get("lpips_vgg")
-        found.append(
-            MegascenesMetrics(lpips=lpips, plain=sets[1] if sets else None, masked=sets[2] if sets else None)
-        )
+        found.append(MegascenesMetrics(lpips=lpips, inception=network))
     return found
 
 

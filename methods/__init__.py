@@ -128,9 +128,10 @@ def open_experiment(
     try:
         found = find_trained(args.output_dir or args.exp_dir, args.resume)
     except MissingCheckpointError as error:
-        less = kind.without_weights(experiment.model, scene, str(error)) if partly else None
+        message = f"{error}; {kind.weights_hint}" if kind.weights_hint else str(error)
+        less = kind.without_weights(experiment.model, scene, message) if partly else None
         if less is None:
-            raise
+            raise MissingCheckpointError(message) from None
         return scene, less
     method = create_method(experiment, scene)
     load_for_inference(method, found)

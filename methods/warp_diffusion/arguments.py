@@ -10,6 +10,9 @@ from common.errors import UserError
 from engine.config import Experiment
 from engine.method import Script
 from methods.warp_diffusion.config import WarpDiffusionConfig
+from methods.warp_diffusion.original_configs import MEGASCENES
+
+DATASETS = ("megascenes", "dtu", "re10k", "mipnerf")
 
 
 def add_arguments(parser: argparse.ArgumentParser, script: Script) -> None:
@@ -25,6 +28,12 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_test(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dataset",
+        choices=DATASETS,
+        default="megascenes",
+        help="others than megascenes are folders of posed scenes, data.root=FOLDER (default: megascenes)",
+    )
     parser.add_argument(
         "--released_ckpt", metavar="NAME", help="weights file in iter_N, such as zeronvs.ckpt"
     )
@@ -61,6 +70,8 @@ def apply_arguments(args: argparse.Namespace, experiment: Experiment) -> None:
         model.finetune = str(args.finetune)
     if getattr(args, "released_ckpt", None):
         model.checkpoint_file = args.released_ckpt
+    if getattr(args, "dataset", "megascenes") != "megascenes":
+        _choose_scenes(args, experiment)
     if not hasattr(args, "zeronvs"):
         return
     if args.zeronvs and model.warp != "none":
@@ -74,3 +85,11 @@ def apply_arguments(args: argparse.Namespace, experiment: Experiment) -> None:
     if args.batch_size is not None:
         model.sampling.samples = args.batch_size
     model.sampling.batch = args.repeat * model.sampling.samples
+
+
+def _choose_scenes(args: argparse.Namespace, experiment: Experiment) -> None:
+    """Evaluate on scenes in the shared formats. Raises UserError where `data.root` still is the pairs'."""
+    if experiment.data.format == "megascenes" and experiment.data.root == MEGASCENES["root"]:
+        raise UserError(f"--dataset {args.dataset}: name the folder of its scenes with data.root=FOLDER")
+    if experiment.data.format == "megascenes":
+        experiment.data.format = "auto"

@@ -37,5 +37,8 @@ def keep_visible(
 
 
 def merge_pixels(samples: Tensor, warp: Tensor, coverage: Tensor) -> Tensor:
-    """Samples [S, N, 3, H, W] with the warp [N, 3, H, W] laid over, by its coverage [N, 1, H, W]."""
-    return samples + coverage * (warp - samples)
+    """Samples [S, N, 3, H, W] with the warp [N, 3, H, W], of full colours, laid over by its coverage.
+
+    coverage: [N, 1, H, W]. Pixels that are covered by half or more are the warp's, others in proportion.
+    """
+    return samples + (2 * coverage).clamp(max=1) * (warp - samples)

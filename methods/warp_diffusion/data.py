@@ -10,10 +10,12 @@ from torch import Tensor
 
 from dataloader.pairs import Pair, PairSet
 from engine.sampling import generator
+from geometry.warp import fill_nearest
 from methods.warp_diffusion.config import WarpDiffusionConfig
 from methods.warp_diffusion.model import Draws
 from methods.warp_diffusion.pose_encoding import relative_pose, zeronvs_pose
 from methods.warp_diffusion.schedule import TIMESTEPS
+from methods.warp_diffusion.warps import to_canvas
 
 
 @dataclass
@@ -54,8 +56,13 @@ def pair_pose(pair: Pair, config: WarpDiffusionConfig) -> Tensor:
 
 
 def pair_warp(pair: Pair, config: WarpDiffusionConfig) -> Tensor:
-    """The warp [3, S, S] in [0, 1] with the edges that the network is used to."""
-    return pair.full_warp() if config.warp_edges == "full" else needed(pair.warp, pair, "warp")
+    """The warp [3, S, S] in [0, 1] as the network is used to it: see `warps.Warps.shown`."""
+    if config.warp != "latent":
+        return pair.full_warp() if config.warp_edges == "full" else needed(pair.warp, pair, "warp")
+    coverage = needed(pair.coverage, pair, "coverage")
+    inside = pair.target_canvas
+    filled = fill_nearest(inside.cut(pair.full_warp()), inside.cut(coverage)[0] >= 0.5)
+    return to_canvas(filled[None], inside)[0]
 
 
 @dataclass

@@ -34,7 +34,7 @@ from methods.warp_diffusion.noise import initial_noise
 from methods.warp_diffusion.pose_encoding import relative_pose, zeronvs_pose
 from methods.warp_diffusion.schedule import warm_up_rate
 from methods.warp_diffusion.warps import LiftedPhotos, Warps, fit_views, to_canvas
-from methods.warp_diffusion.weights import build_empty, read_weights, report_misfit, widen_to
+from methods.warp_diffusion.weights import build_empty, read_weights, report_misfit, widen_to, write_diffusers
 
 _PROJECTION_RATE = 10.0  # of the learning rate, for `cc_projection` (5.4)
 
@@ -56,6 +56,7 @@ class WarpDiffusion(Method):
 
     Config = WarpDiffusionConfig
     trains = True
+    weights_hint = "published weights: python scripts/download.py weights --help"
 
     def __init__(
         self, config: WarpDiffusionConfig, model: LatentDiffusion | None = None, missing: str = ""
@@ -121,6 +122,10 @@ class WarpDiffusion(Method):
         weights = read_weights(folder, self.config)
         report_misfit(weights, self, folder)
         return weights
+
+    def export(self, folder: Path) -> list[Path]:
+        """One folder per network, as `diffusers` and `transformers` write them."""
+        return write_diffusers(self.networks, folder)
 
     def prepare_inference(self) -> None:
         model, settings = self.networks.eval().requires_grad_(False), self.config.sampling
@@ -216,7 +221,8 @@ class WarpDiffusion(Method):
         small = warps.small(self.config.latent_size) if self.config.warp == "pixels" else None
         channels = None
         if self.config.warp != "none":
-            channels = self._warp_channels(warps.padded(), small, warps.padded_coverage())
+            warp = warps.shown() if self.config.warp == "latent" else None
+            channels = self._warp_channels(warp, small, warps.padded_coverage())
         condition = self.networks.condition(code[torch.tensor(sources, device=device)], pose, channels)
         side = self.config.latent_size
         shape = (self.config.autoencoder.latent_channels, side, side)

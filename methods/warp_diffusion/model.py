@@ -88,7 +88,8 @@ class LatentDiffusion(nn.Module):
         """The cross-attention context [N, 1, D] of embeddings [N, E] and poses [N, 19]."""
         if self.config.token == "image":
             return embedding[:, None]
-        return self.cc_projection(torch.cat([embedding, pose.to(embedding)], dim=-1))[:, None]
+        inputs = torch.cat([embedding, pose.to(embedding)], dim=-1)
+        return self.cc_projection(inputs.to(self._type(self.cc_projection))).to(embedding)[:, None]
 
     def warp_channels(self, warp: Tensor | None, coverage: Tensor | None) -> Tensor | None:
         """What the warp contributes beside the latents, [N, C, h, w].

@@ -17,7 +17,7 @@ from geometry.lifting import depth_scale, lift_depth
 from geometry.meshes import Mesh
 from geometry.rasterize import Rasterizer, render_vertex_colors
 from geometry.views import Views
-from geometry.warp import render_lifted
+from geometry.warp import fill_nearest, render_lifted
 from methods.warp_diffusion.config import WarpDiffusionConfig
 
 
@@ -42,9 +42,13 @@ class Warps:
     def __len__(self) -> int:
         return len(self.image)
 
-    def padded(self) -> Tensor:
-        """Canvases [N, 3, S, S] in [-1, 1], white around."""
-        return to_canvas(self.image, self.canvas) * 2 - 1
+    def shown(self) -> Tensor:
+        """What a network that encodes the warp sees, canvases [N, 3, S, S] in [-1, 1]: holes take the colour
+        of their nearest covered pixel, so that no black bleeds into the latents around them.
+        """
+        pairs = zip(self.full(), self.coverage, strict=True)
+        filled = torch.stack([fill_nearest(image, coverage[0] >= 0.5) for image, coverage in pairs])
+        return to_canvas(filled, self.canvas) * 2 - 1
 
     def full(self) -> Tensor:
         """The images with full colours where they cover a pixel in part, whether or not they fade there."""

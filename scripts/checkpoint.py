@@ -1,0 +1,62 @@
+"""Checkpoints: rewrite one of ours or of an original implementation for use elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from common.cli import command_parser, setup_logging
+from common.errors import UserError, command
+from engine.checkpoint import find_trained, load_for_inference
+from engine.outputs import prepare_folder, write_provenance
+from methods import create_method, load_experiment
+
+EXAMPLES = """
+python scripts/checkpoint.py convert configs/warp_plus_pose -r 112000 outputs/warp_plus_pose
+python scripts/checkpoint.py convert configs/zeronvs_original -r 0 outputs/zeronvs
+python scripts/checkpoint.py convert configs/warp_diffusion/toy -r latest outputs/toy
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The sub-commands and their flags."""
+    parser = command_parser(__doc__ or "", EXAMPLES)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    convert = commands.add_parser(
+        "convert",
+        help="write a checkpoint as diffusers and transformers save theirs",
+        description="Write a checkpoint in the folders of diffusers and transformers (averaged weights where "
+        "it has them). The folder loads as an iter_N of the same experiment.",
+        epilog=parser.epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    convert.add_argument("exp_dir", type=Path, help="experiment folder")
+    convert.add_argument("out", type=Path, help="folder to write, new or empty")
+    convert.add_argument("-r", "--resume", default="latest", help="checkpoint: N or latest (default)")
+    convert.add_argument("--output_dir", type=Path, help="where the iter_N folders are (default: EXP_DIR)")
+    return parser
+
+
+def convert(args: argparse.Namespace) -> None:
+    """Load, check strictly, write."""
+    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+        raise UserError(f"{args.out} is there already: name a folder that is new or empty")
+    experiment, kind = load_experiment(args.exp_dir)
+    if not kind.trains:
+        raise UserError(f"{experiment.method} has no weights to convert")
+    found = find_trained(args.output_dir or args.exp_dir, args.resume)
+    method = create_method(experiment)
+    load_for_inference(method, found)
+    for folder in method.export(prepare_folder(args.out)):
+        print(folder)
+    write_provenance(args.out, {"checkpoint": str(found.path)}, experiment.training.seed)
+
+
+@command
+def main() -> None:
+    setup_logging()
+    convert(build_parser().parse_args())
+
+
+if __name__ == "__main__":
+    main()
