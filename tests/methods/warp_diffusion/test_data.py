@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from common.errors import UserError
 from dataloader.pair_sets import PairSizes, RoomPairData
 from dataloader.pairs import Pair, PairSet
 from methods.warp_diffusion.data import PairSample, PairSamples, pair_pose, pair_warp
@@ -114,7 +115,7 @@ def test_poses_as_a_configuration_wants_them(pairs: PairSet) -> None:
 
 def test_pairs_without_warps_are_named(pairs: PairSet) -> None:
     bare = replace(pairs.pair(0), warp=None, small_warp=None, coverage=None)
-    with pytest.raises(ValueError, match=f"pair {bare.name} has no warp"):
+    with pytest.raises(UserError, match=f"pair {bare.name} has no warp"):
         pair_warp(bare, tiny_config(warp_edges="faded"))
     assert PairSamples(pairs, tiny_config()).name(0) == pairs.name(0)
     assert PairSamples(pairs, tiny_config()).size == len(pairs)
