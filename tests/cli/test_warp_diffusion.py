@@ -229,7 +229,7 @@ def test_the_evaluations_of_the_readme(run: Run, place: Path, line: str) -> None
 def test_training_starts_from_zeronvs_and_goes_on(run: Run, place: Path, repo_root: Path) -> None:
     """The README's command, through accelerate's launcher: 8 channels become 11, then the run is scored."""
     words = [*SMALL_WORDS, "training.steps=2", "training.save_every=2", "training.preview_every=2"]
-    words += ["training.precision=no"]  # bf16 is slow on most CPUs
+    words += ["training.precision=no", "model.sampling.steps=2"]  # bf16 is slow on most CPUs
     command = [
         sys.executable, "-m", "accelerate.commands.launch", "--config_file",
         repo_root / "acc_configs/cpu.yaml", repo_root / "train.py", "-e", "configs/warp_plus_pose/",
@@ -259,6 +259,46 @@ def test_training_starts_from_zeronvs_and_goes_on(run: Run, place: Path, repo_ro
     code, _, err = run(again, *SMALL_WORDS, "training.steps=3", "training.precision=no")
     assert code == 0, err
     assert (place / "trained/iter_3/ema.safetensors").is_file()
+
+
+TWO_CPU_PROCESSES = """
+compute_environment: LOCAL_MACHINE
+distributed_type: MULTI_GPU
+use_cpu: true
+num_machines: 1
+num_processes: 2
+machine_rank: 0
+main_process_port: 0
+mixed_precision: 'no'
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_score_as_one_does(run: Run, place: Path, repo_root: Path) -> None:
+    """The toy experiment on procedural rooms, an odd batch size, masks and all."""
+    toy = f"-e {repo_root}/configs/warp_diffusion/toy --output_dir toy -b 3"
+    words = ["model.resolution=32", "model.unet.multipliers=[1,1]", "model.unet.attention=[2]"]
+    words += ["model.sampling.steps=2", "training.tracker=none"]
+    code, _, err = run(f"python train.py {toy}", *words, "training.steps=1")
+    assert code == 0, err
+    score = f"test.py {toy} -r latest --save_data"
+    code, _, err = run(f"python {score} -s one", *words, "data.target=val")
+    assert code == 0, err
+    (place / "two.yaml").write_text(TWO_CPU_PROCESSES)
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "two.yaml"]
+    done = subprocess.run(
+        [*launch, *f"{repo_root}/{score} -s two".split(), *words, "data.target=val"],
+        cwd=place, capture_output=True, text=True, timeout=300, check=False,
+        env=os.environ | {"PYTHONPATH": str(repo_root)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (one,), (two,) = (
+        json.loads((place / f"quant_eval/{name}/metrics.json").read_text()) for name in ("one", "two")
+    )
+    assert one["n"] == two["n"] == 32
+    assert two["means"] == pytest.approx(one["means"], rel=2e-3)
+    assert two["pooled"] == pytest.approx(one["pooled"], rel=2e-3)
+    assert tree(place / "quant_eval/one") == tree(place / "quant_eval/two")
 
 
 # The original's own config.yaml
