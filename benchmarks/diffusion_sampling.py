@@ -161,7 +161,9 @@ def finished(images: Tensor) -> Tensor:
     return ((images + 1) / 2).clamp(0, 1)
 
 
-def compare(task: Task, settings: SamplingConfig, rounds: int, reference_samples: int) -> list[Line]:
+def compare(
+    task: Task, settings: SamplingConfig, rounds: int, reference_samples: int, reference_steps: int = 1000
+) -> list[Line]:
     """Time all ways in turns and measure their errors on the first samples of every pose."""
     own = f"ours: {settings.sampler}, {settings.steps} steps"
     ways: dict[str, tuple[int, Callable[[], Tensor]]] = {
@@ -169,7 +171,7 @@ def compare(task: Task, settings: SamplingConfig, rounds: int, reference_samples
         "original with eta 0": (49, lambda: draw_original(task, 0.0)),
         own: (settings.steps, lambda: draw_ours(task, settings)),
     }
-    exact = replace(settings, sampler="ddim", steps=1000, eta=0.0)
+    exact = replace(settings, sampler="ddim", steps=reference_steps, eta=0.0)
     reference = draw_ours(replace(task, noise=task.noise[:reference_samples]), exact)
     times: dict[str, list[float]] = {way: [] for way in ways}
     errors: dict[str, float] = {}
