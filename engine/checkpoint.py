@@ -363,12 +363,16 @@ def check_frozen(method: nn.Module, state: State, path: Path) -> None:
 def assign(module: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:
     """Copy tensors into a module, strictly: all that a checkpoint holds, nothing unknown, equal shapes.
 
-    Tensors that have no memory yet (of the 'meta' device) are replaced by the checkpoint's own, as float32.
+    Tensors that have no memory yet (of the 'meta' device) are replaced by the checkpoint's own, as float32;
+    those it must bring too, trained or not.
     Raises UserError that names what differs, and then copies nothing.
     """
     known = module.state_dict(keep_vars=True)
+    empty = [name for name, tensor in known.items() if tensor.is_meta]
     faults = {
-        "missing": [name for name in saved_tensors(module) if name not in tensors],
+        "missing": [
+            name for name in {**saved_tensors(module), **dict.fromkeys(empty)} if name not in tensors
+        ],
         "unexpected": [name for name in tensors if name not in known],
         "of another shape": [
             f"{name} ({list(tensor.shape)} there, {list(known[name].shape)} here)"

@@ -74,6 +74,14 @@ class SamplingConfig:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # the networks compute in
     compile: bool = False  # let torch.compile translate the denoiser
 
+    def check_steps(self) -> None:
+        """Raise UserError for a number of steps that the sampler cannot take of the 1000 there are."""
+        least, most = (2, 500) if self.sampler == "original" else (1, 1000)
+        if not least <= self.steps <= most:
+            raise UserError(
+                f"model.sampling.steps is {self.steps}: the sampler {self.sampler} takes {least} to {most}"
+            )
+
 
 @dataclass
 class WarpDiffusionConfig:
@@ -109,13 +117,23 @@ class WarpDiffusionConfig:
                 f"model.resolution is {self.resolution}: it must be a multiple of "
                 f"{factor * 2 ** (len(self.unet.multipliers) - 1)} for these networks"
             )
-        for name in ("steps", "samples", "batch"):
+        for name in ("samples", "batch"):
             if getattr(self.sampling, name) < 1:
                 raise UserError(
                     f"model.sampling.{name} is {getattr(self.sampling, name)}: it must be at least 1"
                 )
         if not 0 < self.max_angle <= 90:
             raise UserError(f"model.max_angle is {self.max_angle}: it must lie in (0, 90] degrees")
+        self.sampling.check_steps()
+        self._check_token()
+
+    def _check_token(self) -> None:
+        width = self.image_encoder.projection if self.image_encoder.layers else 0
+        if self.token == "image" and width != self.unet.context:
+            raise UserError(
+                f"model.token is image: it needs an image encoder whose model.image_encoder.projection is "
+                f"model.unet.context, {self.unet.context} (here it is {width})"
+            )
 
     @property
     def latent_size(self) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from common.errors import UserError
 from dataloader.pairs import Pair, PairSet
 from engine.sampling import generator
 from geometry.warp import fill_nearest
@@ -57,9 +58,9 @@ def pair_pose(pair: Pair, config: WarpDiffusionConfig) -> Tensor:
 
 def pair_warp(pair: Pair, config: WarpDiffusionConfig) -> Tensor:
     """The warp [3, S, S] in [0, 1] as the network is used to it: see `warps.Warps.shown`."""
+    warp, coverage = needed(pair.warp, pair, "warp"), needed(pair.coverage, pair, "coverage")
     if config.warp != "latent":
-        return pair.full_warp() if config.warp_edges == "full" else needed(pair.warp, pair, "warp")
-    coverage = needed(pair.coverage, pair, "coverage")
+        return pair.full_warp() if config.warp_edges == "full" else warp
     inside = pair.target_canvas
     filled = fill_nearest(inside.cut(pair.full_warp()), inside.cut(coverage)[0] >= 0.5)
     return to_canvas(filled[None], inside)[0]
@@ -110,7 +111,10 @@ class PairSamples:
 
 
 def needed(value: Tensor | None, pair: Pair, what: str) -> Tensor:
-    """A part of a pair that may be absent. Raises ValueError where it is."""
+    """A part of a pair that may be absent. Raises UserError where it is."""
     if value is None:
-        raise ValueError(f"pair {pair.name} has no {what}")
+        raise UserError(
+            f"pair {pair.name} has no {what}: name the folder of the warps (data.warps), or do without by "
+            "model.warp=none model.sampling.samples=1 model.sampling.composite=none"
+        )
     return value
