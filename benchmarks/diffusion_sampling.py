@@ -36,6 +36,7 @@ from methods import create_method, load_experiment
 from methods.warp_diffusion.conditioning import Condition
 from methods.warp_diffusion.config import SamplingConfig
 from methods.warp_diffusion.method import PhotoState, WarpDiffusion
+from methods.warp_diffusion.model import LatentDiffusion
 from methods.warp_diffusion.sampling import sample_latents, sample_original
 
 EXAMPLES = """
@@ -142,7 +143,7 @@ def draw_original(task: Task, eta: float = 1.0) -> Tensor:
             return torch.randn(like.shape, generator=generator).to(like)
 
         latents = sample_original(predict, noise, model.schedule, 50, eta, draw)
-        images.append(finished(model.decode(latents)))
+        images.append(finished(model, latents, condition))
     return torch.stack(images, 1)
 
 
@@ -153,11 +154,13 @@ def draw_ours(task: Task, settings: SamplingConfig) -> Tensor:
     condition = repeated(task.condition(state, slice(None)), len(task.noise))
     predict = model.predictor(condition, task.guidance, batch=settings.batch)
     latents = sample_latents(predict, task.noise.flatten(0, 1), model.schedule, settings)
-    return finished(model.decode(latents)).unflatten(0, task.noise.shape[:2])
+    return finished(model, latents, condition).unflatten(0, task.noise.shape[:2])
 
 
-def finished(images: Tensor) -> Tensor:
-    """Canvases in [-1, 1] -> images in [0, 1]."""
+def finished(model: LatentDiffusion, latents: Tensor, condition: Condition) -> Tensor:
+    """Images in [0, 1] of latents."""
+    base = model.base(condition)
+    images = model.decode(latents if base is None else latents + base)
     return ((images + 1) / 2).clamp(0, 1)
 
 
