@@ -204,11 +204,12 @@ class LatentDiffusion(nn.Module):
         return self.schedule.noise_of(x, clean, steps)
 
     def base(self, condition: Condition) -> Tensor | None:
-        """Latents [N, C, h, w] whose difference to the view is diffused: the warp's; None where the view is."""
+        """Warp latents [N, C, h, w] where the difference to them is diffused; None where the view is."""
         channels = self.config.autoencoder.latent_channels
         return condition.channels[:, channels : 2 * channels] if self.config.residual else None
 
     def sample(
+        self,
         condition: Condition,
         noise: Tensor,
         config: SamplingConfig,
