@@ -217,6 +217,8 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         return build(hint, value, name)  # type: ignore[arg-type]
     origin = get_origin(hint)
     if origin is Literal:
+        if value is False and "no" in get_args(hint):  # YAML takes a bare no for False
+            return "no"
         if value not in get_args(hint):
             raise UserError(
                 f"config key {name!r} is {value!r}: choose from {', '.join(map(str, get_args(hint)))}"

@@ -16,6 +16,7 @@ from PIL import Image
 from common.errors import UserError
 from dataloader.focal import focal_length
 from dataloader.images import read_depth, read_image, resize_with_padding
+from dataloader.pair_sets import ROOMS, PairSizes, open_pairs_of
 from dataloader.pairs import PairData
 from dataloader.scene import Record, Scene
 from engine.config import Experiment
@@ -37,9 +38,13 @@ def open_input(
     if getattr(args, "inputimg", None) is not None:
         return open_photo(args.inputimg, model, args.depth, args.focal, args.original_camera)
     if hasattr(args, "inputimg"):  # videos are of one scene
+        data = experiment.data
+        if data.format == "megascenes" or data.root.startswith(ROOMS):
+            raise UserError(
+                f"{args.exp_dir} is about image pairs: give a photo with -i, or a scene by "
+                "data.root=FOLDER data.format=auto"
+            )
         return open_scene(args, experiment)
-    from dataloader.pair_sets import PairSizes, open_pairs_of
-
     sizes = PairSizes(model.resolution, model.latent_size, model.max_angle)
     return open_pairs_of(experiment.data, sizes, model.warp != "none")
 
