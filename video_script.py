@@ -66,7 +66,7 @@ def render_video(
     frames, covered, name = [], False, path_name(path)
     with torch.no_grad():
         views = method.film(state, cameras, args.savepath / name)
-        for rendering in progress(views, name, total=len(cameras), unit="frame"):
+        for rendering in progress(views, name, len(cameras), "frame", disable=bool(method.missing)):
             covered = covered or bool(rendering.covered().any())
             frames.append(to_uint8(rendering.image[0]))
     if not frames:

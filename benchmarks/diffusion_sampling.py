@@ -36,6 +36,7 @@ from methods import create_method, load_experiment
 from methods.warp_diffusion.conditioning import Condition
 from methods.warp_diffusion.config import SamplingConfig
 from methods.warp_diffusion.method import PhotoState, WarpDiffusion
+from methods.warp_diffusion.model import LatentDiffusion
 from methods.warp_diffusion.sampling import sample_latents, sample_original
 
 EXAMPLES = """
@@ -142,7 +143,7 @@ def draw_original(task: Task, eta: float = 1.0) -> Tensor:
             return torch.randn(like.shape, generator=generator).to(like)
 
         latents = sample_original(predict, noise, model.schedule, 50, eta, draw)
-        images.append(finished(model.decode(latents)))
+        images.append(finished(model, latents, condition))
     return torch.stack(images, 1)
 
 
@@ -153,15 +154,19 @@ def draw_ours(task: Task, settings: SamplingConfig) -> Tensor:
     condition = repeated(task.condition(state, slice(None)), len(task.noise))
     predict = model.predictor(condition, task.guidance, batch=settings.batch)
     latents = sample_latents(predict, task.noise.flatten(0, 1), model.schedule, settings)
-    return finished(model.decode(latents)).unflatten(0, task.noise.shape[:2])
+    return finished(model, latents, condition).unflatten(0, task.noise.shape[:2])
 
 
-def finished(images: Tensor) -> Tensor:
-    """Canvases in [-1, 1] -> images in [0, 1]."""
+def finished(model: LatentDiffusion, latents: Tensor, condition: Condition) -> Tensor:
+    """Images in [0, 1] of latents."""
+    base = model.base(condition)
+    images = model.decode(latents if base is None else latents + base)
     return ((images + 1) / 2).clamp(0, 1)
 
 
-def compare(task: Task, settings: SamplingConfig, rounds: int, reference_samples: int) -> list[Line]:
+def compare(
+    task: Task, settings: SamplingConfig, rounds: int, reference_samples: int, reference_steps: int = 1000
+) -> list[Line]:
     """Time all ways in turns and measure their errors on the first samples of every pose."""
     own = f"ours: {settings.sampler}, {settings.steps} steps"
     ways: dict[str, tuple[int, Callable[[], Tensor]]] = {
@@ -169,7 +174,7 @@ def compare(task: Task, settings: SamplingConfig, rounds: int, reference_samples
         "original with eta 0": (49, lambda: draw_original(task, 0.0)),
         own: (settings.steps, lambda: draw_ours(task, settings)),
     }
-    exact = replace(settings, sampler="ddim", steps=1000, eta=0.0)
+    exact = replace(settings, sampler="ddim", steps=reference_steps, eta=0.0)
     reference = draw_ours(replace(task, noise=task.noise[:reference_samples]), exact)
     times: dict[str, list[float]] = {way: [] for way in ways}
     errors: dict[str, float] = {}

@@ -96,6 +96,7 @@ class WarpDiffusionConfig:
     pretrained: str = ""  # what autoencoder and image encoder are taken from; empty = as `finetune`
     checkpoint_file: str = ""  # name of the weights file in an original's iter_N; empty = the one it holds
     prediction: Literal["epsilon", "v_prediction"] = "epsilon"  # what the network predicts
+    residual: bool = False  # diffuse the view's difference to the encoded warp, not the view (warp: latent)
     scaled_source: bool = False  # multiply the source's latents as the target's are (published: not)
     token: Literal["image_and_pose", "image"] = "image_and_pose"  # image: --warponly of the original
     pose: Literal["relative", "zeronvs"] = "relative"  # zeronvs: translations squashed as in its training
@@ -122,6 +123,8 @@ class WarpDiffusionConfig:
                 raise UserError(
                     f"model.sampling.{name} is {getattr(self.sampling, name)}: it must be at least 1"
                 )
+        if self.residual and self.warp != "latent":
+            raise UserError("model.residual needs the encoded warp: set model.warp=latent")
         if not 0 < self.max_angle <= 90:
             raise UserError(f"model.max_angle is {self.max_angle}: it must lie in (0, 90] degrees")
         self.sampling.check_steps()

@@ -131,6 +131,8 @@ class LatentDiffusion(nn.Module):
         with torch.no_grad():
             latents = self.target_latents(target, draws.posterior)
             code = self.encode_source(source)
+            if self.config.residual and warp is not None:
+                latents = latents - warp[:, : latents.shape[1]]
         dropped = draw_dropped(draws.uniform, self.config.dropout)
         condition = self.hidden_condition(code, pose, warp, dropped)
         noisy = self.schedule.add_noise(latents, draws.noise, draws.t)
@@ -201,6 +203,11 @@ class LatentDiffusion(nn.Module):
         clean = adjust(self.schedule.clean(x, output, steps), part, t)
         return self.schedule.noise_of(x, clean, steps)
 
+    def base(self, condition: Condition) -> Tensor | None:
+        """Warp latents [N, C, h, w] where the difference to them is diffused; None where the view is."""
+        channels = self.config.autoencoder.latent_channels
+        return condition.channels[:, channels : 2 * channels] if self.config.residual else None
+
     def sample(
         self,
         condition: Condition,
@@ -210,8 +217,16 @@ class LatentDiffusion(nn.Module):
         adjust: Callable[[Tensor, slice, int], Tensor] | None = None,
     ) -> Tensor:
         """Draw scaled latents [N, C, h, w] of N views from unit noise."""
-        predict = self.predictor(condition, config.guidance, adjust, config.batch)
-        return sample_latents(predict, noise, self.schedule, config, draw)
+        base = self.base(condition)
+        change = adjust
+        if adjust is not None and base is not None:
+
+            def change(clean: Tensor, part: slice, t: int) -> Tensor:
+                return adjust(clean + base[part], part, t) - base[part]
+
+        predict = self.predictor(condition, config.guidance, change, config.batch)
+        latents = sample_latents(predict, noise, self.schedule, config, draw)
+        return latents if base is None else latents + base
 
     def decode(self, latents: Tensor, batch: int = 16) -> Tensor:
         """Canvases [N, 3, S, S] of scaled latents; not clamped."""

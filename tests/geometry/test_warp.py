@@ -12,7 +12,7 @@ from geometry.cameras import Cameras, pinhole, stack_cameras
 from geometry.meshes import Mesh
 from geometry.rasterize import Rasterizer
 from geometry.views import Views
-from geometry.warp import locate, sample_views, warp
+from geometry.warp import fill_nearest, locate, sample_views, warp
 
 HEIGHT, WIDTH, FOCAL = 24, 36, 30.0
 
@@ -195,3 +195,10 @@ def test_rendering_a_lifted_view_at_its_own_camera_returns_the_photo() -> None:
     warped = warp(source, camera)
     inner = (..., slice(1, -1), slice(1, -1))  # the surface ends at the outer pixel centres
     torch.testing.assert_close(warped.image[inner], source.images[inner], rtol=0, atol=1e-4)
+
+
+def test_holes_take_the_nearest_known_colour() -> None:
+    image = torch.tensor([[[0.1, 0.0, 0.0, 0.9]]])
+    known = torch.tensor([[True, False, False, True]])
+    torch.testing.assert_close(fill_nearest(image, known), torch.tensor([[[0.1, 0.1, 0.9, 0.9]]]))
+    assert torch.equal(fill_nearest(image, torch.zeros_like(known)), image)
