@@ -116,6 +116,14 @@ class WarpDiffusion(Method):
         missing = sorted(names - known.keys())
         if missing:
             raise UserError(f"{place} lacks {missing[0]} and {len(missing) - 1} more: it fits another model")
+        widen_to(known, self)
+        own = self.state_dict(keep_vars=True)
+        for name, value in known.items():
+            if value.shape != own[name].shape:
+                raise UserError(
+                    f"{place} fits another model: {name} is {list(value.shape)} there, "
+                    f"{list(own[name].shape)} here"
+                )
         put(self, known)
 
     def load_original(self, folder: Path) -> dict[str, Tensor] | None:

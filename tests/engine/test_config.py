@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from common.errors import UserError
-from engine.config import Experiment, TrainingConfig, read_config, resolve, to_dict
+from engine.config import Experiment, TrainingConfig, build, read_config, resolve, to_dict
 
 
 @dataclass
@@ -134,6 +134,13 @@ def test_bad_files(tmp_path: Path) -> None:
 def test_on_nan() -> None:
     assert TrainingConfig().nan_limit == 0
     assert TrainingConfig(on_nan="skip(12)").nan_limit == 12
+
+
+def test_a_bare_no_is_the_choice_of_that_name() -> None:
+    """YAML takes it for False."""
+    assert build(TrainingConfig, {"precision": False}).precision == "no"
+    with pytest.raises(UserError, match=r"'tracker' is False: choose from"):
+        build(TrainingConfig, {"tracker": False})
 
 
 def test_a_resolved_experiment_survives_yaml(tmp_path: Path) -> None:

@@ -212,3 +212,18 @@ def test_a_single_file_is_a_place_too(folder: Path, weights: dict[str, Tensor]) 
     assign(WarpDiffusion.create(small_config()), found, folder)
     with pytest.raises(UserError, match=r"none\.ckpt does not exist"):
         read_weights(folder / "none.ckpt", small_config())
+
+
+def test_frozen_parts_come_from_a_checkpoint_that_fits(folder: Path, weights: dict[str, Tensor]) -> None:
+    """What our own checkpoints do not hold: autoencoder, image encoder, a frozen projection."""
+    config = small_config(pretrained=str(folder), freeze_projection=True)
+    method = WarpDiffusion.create(config)
+    method.load_frozen()
+    state = method.state_dict()
+    assert torch.equal(state["model.cc_projection.weight"], weights["cc_projection.weight"])
+    assert {name for name, value in state.items() if value.is_meta} == {
+        name for name in state if name.startswith("model.unet.")
+    }
+    config.image_encoder.width = 128
+    with pytest.raises(UserError, match=r"fits another model: model\.image_encoder\..* there, .* here"):
+        WarpDiffusion.create(config).load_frozen()
