@@ -160,7 +160,8 @@ create() {
     "$python" -m venv --clear .venv || die "$python could not create .venv (it says why above)"
 }
 
-uv_install() { .venv/bin/uv pip install --python .venv/bin/python "$@"; }
+# Compiled at once, so that already the first start of every command is quick.
+uv_install() { .venv/bin/uv pip install --compile-bytecode --python .venv/bin/python "$@"; }
 
 backend() { if [ "$build" = cpu ]; then echo "--torch-backend=cpu"; fi; }
 

@@ -92,7 +92,10 @@ class EmbreeScene:
 
     def __init__(self, vertices: Tensor, faces: Tensor, *groups: Tensor) -> None:
         o3d = _open3d()
-        self._tensor, self.raw = o3d.core.Tensor, o3d.t.geometry.RaycastingScene()
+        # as many threads as torch has: loader processes have one, and must not take the trainer's cores
+        self._threads = torch.get_num_threads()
+        self._tensor = o3d.core.Tensor
+        self.raw = o3d.t.geometry.RaycastingScene(nthreads=self._threads)
         groups = tuple(group for group in groups if len(group))
         for group in groups:
             triangles = self._tensor(faces[group].numpy().astype("uint32"))
@@ -101,7 +104,7 @@ class EmbreeScene:
         self._start = len(groups[0]) if groups else 0
         self._order = torch.cat([*groups, torch.full((self._start + 1,), -1)])
         if groups:
-            self.raw.cast_rays(self._tensor(torch.ones(1, 6).numpy()))  # builds the hierarchy
+            self.raw.cast_rays(self._tensor(torch.ones(1, 6).numpy()), nthreads=self._threads)  # builds the hierarchy
 
     def _faces(self, hits: Any) -> Tensor:
         """Indices of the triangles hit, -1 for a miss."""
@@ -112,13 +115,13 @@ class EmbreeScene:
 
     def first_hits(self, rays: Tensor) -> Hits:
         """Face [...], uv [..., 2] and t [...] (infinite: nothing) along rays [..., 6]."""
-        hits = self.raw.cast_rays(self._tensor(rays.numpy()))
+        hits = self.raw.cast_rays(self._tensor(rays.numpy()), nthreads=self._threads)
         t, uv = (torch.from_numpy(hits[key].numpy()) for key in ("t_hit", "primitive_uvs"))
         return self._faces(hits), uv, t
 
     def first_hits_among(self, rays: Tensor, kept: Tensor) -> Hits:
         """As `first_hits` of rays [R, 6], R > 0 (Open3D crashes on none), seeing only faces with kept [F]."""
-        hits = self.raw.list_intersections(self._tensor(rays.numpy()))
+        hits = self.raw.list_intersections(self._tensor(rays.numpy()), nthreads=self._threads)
         ray, face = torch.from_numpy(hits["ray_ids"].numpy().astype("int64")), self._faces(hits)
         seen = kept[face]
         ray, face = ray[seen], face[seen]
