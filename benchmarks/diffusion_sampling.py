@@ -100,13 +100,8 @@ class Task:
     def condition(self, state: PhotoState, chosen: slice) -> Condition:
         """What the network is told of some of the poses."""
         cameras = self.cameras[chosen]
-        warps = state.photos.warp([0] * len(cameras), cameras)
-        small = warps.small(self.method.config.latent_size)
-        channels = self.method._warp_channels(warps.shown(), small, warps.padded_coverage())
-        assert state.code is not None
-        code = state.code[torch.zeros(len(cameras), dtype=torch.long)]
-        pose = self.method._pose(state.photos, [0] * len(cameras), cameras).to(code.latents)
-        return self.method.networks.condition(code, pose, channels)
+        sources = [0] * len(cameras)
+        return self.method.condition(state, sources, cameras, state.photos.warp(sources, cameras))
 
 
 def make_task(method: WarpDiffusion, poses: int, samples: int, guidance: float) -> Task:

@@ -193,20 +193,6 @@ def load_inception(
     return network.to(device or torch.device("cpu")).eval().requires_grad_(False), ""
 
 
-def load_image_set_metrics(
-    weights_dir: Path | None = None, device: torch.device | None = None, seed: int = 0
-) -> tuple[ImageSetMetrics | None, dict[str, str]]:
-    """FID and KID with the published Inception network, and nothing missing; or None and `missing`, metric
-    name -> why.
-
-    Arguments and errors as `load_inception`.
-    """
-    network, why = load_inception(weights_dir, device)
-    if network is None:
-        return None, dict.fromkeys(DEFINITIONS, why)
-    return ImageSetMetrics(network, seed), {}
-
-
 def _check_inception(path: Path) -> None:
     """Raises UserError unless the file is the published one, and nothing but tensors."""
     with path.open("rb") as file:

@@ -9,15 +9,14 @@ results are compared by.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from engine.generative import ImageSetMetrics, load_inception, unique_order
-from engine.metrics import ImageMetrics, ssim
+from engine.generative import ImageSetMetrics, unique_order
+from engine.metrics import ssim
 
 _RANGE = 2.0  # images are in [-1, 1]
 _BORDER = 5  # half of SSIM's window of 11 pixels
@@ -81,14 +80,13 @@ class MegascenesMetrics:
 
     mask: `literal` as in the published tables, or `binary`, what was meant. quantize: score images that went
     through 8 bits, as read back from saved files. lpips: images in [-1, 1], [N, 3, H, W] x 2 -> [N].
-    inception: for FID and KID, [N, 3, H, W] uint8 -> [N, D]. missing: metric name -> why it is not reported.
+    inception: for FID and KID, [N, 3, H, W] uint8 -> [N, D].
     """
 
     mask: Literal["literal", "binary"] = "literal"
     quantize: bool = False
     lpips: Callable[[Tensor, Tensor], Tensor] | None = None
     inception: nn.Module | None = None
-    missing: dict[str, str] = field(default_factory=dict)
     sets: dict[str, ImageSetMetrics] = field(init=False, default_factory=dict)
     _indices: list[Tensor] = field(init=False, default_factory=list, repr=False)
     _rows: list[Tensor] = field(init=False, default_factory=list, repr=False)
@@ -171,25 +169,3 @@ class MegascenesMetrics:
             found = metrics.compute()
             scores |= {f"{prefix}{key}_megascenes": found[key] for key in ("fid", "kid")}
         return scores
-
-
-def load_megascenes_metrics(
-    image: ImageMetrics,
-    weights_dir: Path | None = None,
-    device: torch.device | None = None,
-    mask: Literal["literal", "binary"] = "literal",
-    quantize: bool = False,
-) -> MegascenesMetrics:
-    """The scores whose networks could be loaded: LPIPS as in `image`, Inception from `weights_dir`.
-
-    What has no weights is listed in `missing`, and is never given a number.
-    """
-    metrics = MegascenesMetrics(mask, quantize, image.networks.get("lpips_vgg"))
-    if metrics.lpips is None:
-        why = image.missing.get("lpips_vgg", "no LPIPS network was loaded")
-        metrics.missing |= {f"{prefix}lpips_megascenes": why for prefix in ("", "mask_")}
-    inception, why = load_inception(weights_dir, device)
-    if inception is None:
-        names = [f"{prefix}{name}_megascenes" for prefix in ("", "masked_") for name in ("fid", "kid")]
-        return replace(metrics, missing={**metrics.missing, **dict.fromkeys(names, why)})
-    return replace(metrics, inception=inception)

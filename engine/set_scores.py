@@ -61,7 +61,7 @@ def load_set_network(
     """The network of FID and KID; without its weights None, and `metrics.missing` says why."""
     network, why = load_inception(weights_dir, device)
     if network is None:
-        metrics.missing["fid, kid"] = why
+        metrics.missing |= dict.fromkeys(("fid", "kid"), why)
     return network
 
 

@@ -104,7 +104,8 @@ class EmbreeScene:
         self._start = len(groups[0]) if groups else 0
         self._order = torch.cat([*groups, torch.full((self._start + 1,), -1)])
         if groups:
-            self.raw.cast_rays(self._tensor(torch.ones(1, 6).numpy()), nthreads=self._threads)  # builds the hierarchy
+            # builds the hierarchy
+            self.raw.cast_rays(self._tensor(torch.ones(1, 6).numpy()), nthreads=self._threads)
 
     def _faces(self, hits: Any) -> Tensor:
         """Indices of the triangles hit, -1 for a miss."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import torch
+
 from common.cli import command_parser, setup_logging
 from common.errors import UserError, command
 from engine.checkpoint import find_trained, load_for_inference
@@ -14,7 +16,7 @@ from methods import create_method, load_experiment
 EXAMPLES = """
 python scripts/checkpoint.py convert configs/warp_plus_pose -r 112000 outputs/warp_plus_pose
 python scripts/checkpoint.py convert configs/zeronvs_original -r 0 outputs/zeronvs
-python scripts/checkpoint.py convert configs/warp_diffusion/toy -r latest outputs/toy
+python scripts/checkpoint.py convert configs/warp_diffusion/toy -r latest outputs/toy --dtype float16
 """
 
 
@@ -33,6 +35,9 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("exp_dir", type=Path, help="experiment folder")
     convert.add_argument("out", type=Path, help="folder to write, new or empty")
     convert.add_argument("-r", "--resume", default="latest", help="checkpoint: N or latest (default)")
+    convert.add_argument(
+        "--dtype", default="float32", choices=("float32", "float16", "bfloat16"), help="default: float32"
+    )
     convert.add_argument("--output_dir", type=Path, help="where the iter_N folders are (default: EXP_DIR)")
     return parser
 
@@ -47,6 +52,7 @@ def convert(args: argparse.Namespace) -> None:
     found = find_trained(args.output_dir or args.exp_dir, args.resume)
     method = create_method(experiment)
     load_for_inference(method, found)
+    method.to(getattr(torch, args.dtype))
     for folder in method.export(prepare_folder(args.out)):
         print(folder)
     write_provenance(args.out, {"checkpoint": str(found.path)}, experiment.training.seed)

@@ -65,7 +65,7 @@ class SamplingConfig:
     steps: int = 20  # network evaluations; 'original' executes one less than it is asked for
     guidance: float = 3.0  # classifier-free guidance; 1 = none
     eta: float = 0.0  # ddim: share of fresh noise per step; 'original' takes 1
-    samples: int = 1  # drawn per view; the one closest to the warp is shown
+    samples: int = 1  # drawn per view of a video; the one closest to the warp is shown
     batch: int = 16  # views in one network call, before guidance doubles them
     composite: Literal["none", "latent", "pixels", "both"] = "none"  # keep what the warp shows
     noise: Literal["independent", "shared", "warped"] = "independent"  # initial noise of a path's views
@@ -142,6 +142,11 @@ class WarpDiffusionConfig:
     def latent_size(self) -> int:
         """Side of the square latents."""
         return self.resolution // self.autoencoder.factor
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of a view's latents."""
+        return self.autoencoder.latent_channels, self.latent_size, self.latent_size
 
     @property
     def condition_channels(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from engine.checkpoint import assign, put
 from engine.config import DataConfig, Experiment, TrainingConfig
 from engine.method import Evaluation, Method, Optimization
 from engine.metrics import ImageMetrics
-from engine.sampling import generator
 from engine.schedule import learning_rate_schedule
 from geometry.cameras import Cameras
 from geometry.selection import rank_views
@@ -30,8 +29,9 @@ from methods.warp_diffusion.conditioning import Condition
 from methods.warp_diffusion.config import WarpDiffusionConfig
 from methods.warp_diffusion.data import PairSample, PairSamples
 from methods.warp_diffusion.model import LatentDiffusion, SourceCode
-from methods.warp_diffusion.noise import initial_noise
+from methods.warp_diffusion.noise import initial_noise, step_noise
 from methods.warp_diffusion.pose_encoding import relative_pose, zeronvs_pose
+from methods.warp_diffusion.sampling import DrawNoise
 from methods.warp_diffusion.schedule import warm_up_rate
 from methods.warp_diffusion.warps import LiftedPhotos, Warps, fit_views, to_canvas
 from methods.warp_diffusion.weights import build_empty, read_weights, report_misfit, widen_to, write_diffusers
@@ -154,10 +154,10 @@ class WarpDiffusion(Method):
         """Mean squared error of the predicted noise."""
         model = self.networks
         with torch.no_grad():
-            warp = self._warp_channels(sample.warp, sample.small_warp, sample.coverage)
+            warp = self.warp_channels(sample.warp, sample.small_warp, sample.coverage)
         return model.losses(sample.target, sample.source, sample.pose, warp, sample.draws)
 
-    def _warp_channels(
+    def warp_channels(
         self, warp: Tensor | None, small: Tensor | None, coverage: Tensor | None
     ) -> Tensor | None:
         """The warp's channels from canvases of any of the sizes that `PairSample` has."""
@@ -183,9 +183,9 @@ class WarpDiffusion(Method):
 
     def preview(self, sample: PairSample) -> list[list[Tensor]]:
         """Per pair: source, target, warp, and a sample of ours."""
-        warp = self._warp_channels(sample.warp, sample.small_warp, sample.coverage)
+        warp = self.warp_channels(sample.warp, sample.small_warp, sample.coverage)
         condition = self.networks.condition(self.networks.encode_source(sample.source), sample.pose, warp)
-        images = self._decode(condition, sample.noise[None])[0]
+        images = self.draw(condition, sample.noise[None])[0]
         shown = [sample.source, sample.target, sample.warp if sample.warp is not None else sample.small_warp]
         columns = [((column + 1) / 2).cpu() for column in shown if column is not None]
         return [[column[i] for column in columns] + [images[i].cpu()] for i in range(len(images))]
@@ -222,63 +222,61 @@ class WarpDiffusion(Method):
         self, state: PhotoState, sources: list[int], cameras: Cameras, warps: Warps
     ) -> Rendering:
         """As `render`, from given photos and their warps to the cameras."""
-        code = state.code
-        assert code is not None, self.missing
         device = warps.image.device
-        pose = self._pose(state.photos, sources, cameras).to(device)
-        small = warps.small(self.config.latent_size) if self.config.warp == "pixels" else None
-        channels = None
-        if self.config.warp != "none":
-            warp = warps.shown() if self.config.warp == "latent" else None
-            channels = self._warp_channels(warp, small, warps.padded_coverage())
-        condition = self.networks.condition(code[torch.tensor(sources, device=device)], pose, channels)
-        side = self.config.latent_size
-        shape = (self.config.autoencoder.latent_channels, side, side)
-        noise = initial_noise(state.photos, sources, cameras, shape, self.config.sampling, state.drawn).to(
-            device
-        )
-        adjust = self._adjust(to_canvas(warps.full(), warps.canvas) * 2 - 1, warps.padded_coverage())
-        step_noise = generator(self.config.sampling.seed, "steps", state.drawn)
-        samples = self._decode(condition, noise, adjust, step_noise)
+        condition = self.condition(state, sources, cameras, warps)
+        shape, settings = self.config.latent_shape, self.config.sampling
+        noise = initial_noise(state.photos, sources, cameras, shape, settings, state.drawn).to(device)
+        views = range(state.drawn, state.drawn + len(cameras))
+        fresh = step_noise(views, settings.samples, shape, settings.seed)
+        seen = to_canvas(warps.full(), warps.canvas)
+        samples = self.draw(condition, noise, fresh, seen, warps.padded_coverage())
         samples = self._fit(warps.canvas.cut(samples), cameras)
         state.drawn += len(cameras)
         warp, coverage = self._fit(warps.image, cameras), self._fit(warps.coverage, cameras)
-        if self.config.sampling.composite in ("pixels", "both"):
+        if settings.composite in ("pixels", "both"):
             samples = merge_pixels(samples, self._fit(warps.full(), cameras), coverage)
         covered = (coverage >= 0.5).float()
         best = [best_frame(samples[:, n], warp[n], covered[n]) for n in range(len(cameras))]
-        views = samples[best, torch.arange(len(cameras), device=device)]
-        return Rendering(views, extras={"samples": samples, "warp": warp, "coverage": coverage})
+        image = samples[best, torch.arange(len(cameras), device=device)]
+        return Rendering(image, extras={"samples": samples, "warp": warp, "coverage": coverage})
 
-    def _pose(self, photos: LiftedPhotos, sources: list[int], cameras: Cameras) -> Tensor:
-        """[N, 19]."""
+    def condition(self, state: PhotoState, sources: list[int], cameras: Cameras, warps: Warps) -> Condition:
+        """What the network is told of views from photos `sources[i]` at cameras [N]."""
+        code, device = state.code, warps.image.device
+        if code is None:
+            raise UserError(self.missing)
+        small = warps.small(self.config.latent_size) if self.config.warp == "pixels" else None
+        warp = warps.shown() if self.config.warp == "latent" else None
+        channels = self.warp_channels(warp, small, warps.padded_coverage())
+        pose = self.poses(state.photos, sources, cameras).to(device)
+        return self.networks.condition(code[torch.tensor(sources, device=device)], pose, channels)
+
+    def poses(self, photos: LiftedPhotos, sources: list[int], cameras: Cameras) -> Tensor:
+        """The cameras [N] relative to the photos `sources`, as the network is told of them: [N, 19]."""
         encode = relative_pose if self.config.pose == "relative" else zeronvs_pose
         scale = torch.tensor([photos.scales[source] for source in sources], dtype=torch.float64)
         home = photos.views.cameras[torch.tensor(sources)]
         return encode(home, cameras, scale.to(cameras.c2w.device))
 
-    def _adjust(self, warp: Tensor, coverage: Tensor) -> Callable[[Tensor, slice, int], Tensor] | None:
-        """What latent compositing does to predictions of S times N views; None without it."""
-        if self.config.sampling.composite not in ("latent", "both"):
-            return None
-        return keep_visible(self.networks, warp, coverage)
-
-    def _decode(
+    def draw(
         self,
         condition: Condition,
         noise: Tensor,
-        adjust: Callable[[Tensor, slice, int], Tensor] | None = None,
-        step_noise: torch.Generator | None = None,
+        fresh: DrawNoise | None = None,
+        seen: Tensor | None = None,
+        coverage: Tensor | None = None,
     ) -> Tensor:
-        """Canvases [S, N, 3, s, s] in [0, 1] from the conditions of N views and noise [S, N, ...]."""
+        """Canvases [S, N, 3, S, S] in [0, 1] from the conditions of N views and unit noise [S, N, C, h, w].
+
+        fresh: unit noise for samplers that add some. seen, coverage: canvases [N, 3, S, S] in [0, 1] and [N,
+        1, S, S] of what the warp shows, for compositing in the latents.
+        """
         count, settings = len(noise), self.config.sampling
         repeated = Condition(condition.token.repeat(count, 1, 1), condition.channels.repeat(count, 1, 1, 1))
-        flat = noise.flatten(0, 1)
-
-        def draw() -> Tensor:
-            return torch.randn(flat.shape, generator=step_noise).to(flat)
-
-        latents = self.networks.sample(repeated, flat, settings, draw, adjust)
+        adjust = None
+        if settings.composite in ("latent", "both") and seen is not None and coverage is not None:
+            adjust = keep_visible(self.networks, seen * 2 - 1, coverage)
+        latents = self.networks.sample(repeated, noise.flatten(0, 1), settings, fresh, adjust)
         images = self.networks.decode(latents, settings.batch)
         return ((images + 1) / 2).clamp(0, 1).unflatten(0, noise.shape[:2])
 

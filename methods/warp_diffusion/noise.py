@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from engine.sampling import generator
 from geometry.cameras import Cameras
 from geometry.warp import locate
 from methods.warp_diffusion.config import SamplingConfig
+from methods.warp_diffusion.sampling import DrawNoise
 from methods.warp_diffusion.warps import LiftedPhotos, canvas_cameras
 
 Shape = tuple[int, int, int]  # channels, height, width
@@ -30,10 +33,10 @@ def initial_noise(
     """
     count = len(cameras)
     if config.noise == "shared":
-        drawn = torch.stack([_unit(shape, config.seed, "shared", s) for s in range(config.samples)])
+        drawn = torch.stack([unit_noise(shape, config.seed, "shared", s) for s in range(config.samples)])
         return drawn[:, None].repeat(1, count, 1, 1, 1)
     own = [
-        torch.stack([_unit(shape, config.seed, "view", first + n, s) for n in range(count)])
+        torch.stack([unit_noise(shape, config.seed, "view", first + n, s) for n in range(count)])
         for s in range(config.samples)
     ]
     noise = torch.stack(own)
@@ -41,14 +44,27 @@ def initial_noise(
         for n, source in enumerate(sources):
             seen, cells = source_cells(photos, source, cameras[n : n + 1], shape[-1])
             for s in range(config.samples):
-                base = _unit(shape, config.seed, "photo", source, s).flatten(1)
+                base = unit_noise(shape, config.seed, "photo", source, s).flatten(1)
                 noise[s, n].flatten(1)[:, seen] = base[:, cells[seen]]
     return noise
 
 
-def _unit(shape: Shape, *key: int | str) -> Tensor:
-    seed, *parts = key
-    return torch.randn(shape, generator=generator(int(seed), *parts))
+def unit_noise(shape: Shape, seed: int, *key: int | str) -> Tensor:
+    """Noise of its own for what `key` names."""
+    return torch.randn(shape, generator=generator(seed, *key))
+
+
+def step_noise(views: Sequence[int | str], samples: int, shape: Shape, seed: int) -> DrawNoise:
+    """Fresh noise [S N, C, h, w] for every step of samplers that add some; a view's depends on its key alone,
+    and not on the views drawn with it.
+    """
+    generators = [generator(seed, "steps", view) for view in views]
+
+    def draw() -> Tensor:
+        drawn = [torch.randn(samples, *shape, generator=source) for source in generators]
+        return torch.stack(drawn, 1).flatten(0, 1)
+
+    return draw
 
 
 def source_cells(photos: LiftedPhotos, source: int, camera: Cameras, size: int) -> tuple[Tensor, Tensor]:

@@ -76,7 +76,7 @@ def sample_original(
         if sigma:
             if draw is None:
                 raise ValueError("a sampler with eta above 0 needs fresh noise")
-            x = x + sigma * draw()
+            x = x + sigma * draw().to(x)
     return x
 
 
@@ -102,7 +102,7 @@ def _sample_library(
     for t in scheduler.timesteps:
         e = predict(x, int(t))
         if config.sampler == "ddim":
-            fresh = draw() if config.eta and draw is not None else None
+            fresh = draw().to(x) if config.eta and draw is not None else None
             x = scheduler.step(e, t, x, eta=config.eta, variance_noise=fresh).prev_sample
         else:
             x = scheduler.step(e, t, x).prev_sample

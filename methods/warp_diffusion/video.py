@@ -40,6 +40,7 @@ def film(method: WarpDiffusion, state: PhotoState, cameras: Cameras, folder: Pat
     Without weights only the warps are written, and no view comes.
     """
     sources = rank_views(state.photos.views.cameras, cameras)[:, 0].tolist()
+    state.drawn = 0  # a path's noise does not depend on the paths before
     if method.config.sampling.sequential and state.code is not None:
         yield from _film_sequentially(method, state, cameras, folder)
         return

@@ -15,9 +15,10 @@ from engine.generative import (
     ImageSetMetrics,
     frechet_distance,
     kernel_distance,
-    load_image_set_metrics,
     load_inception,
 )
+from engine.metrics import ImageMetrics
+from engine.set_scores import load_set_network
 
 
 class _Means(nn.Module):
@@ -106,7 +107,9 @@ def test_missing_weights_are_said_not_scored(tmp_path: Path, caplog: pytest.LogC
     assert str(tmp_path) in why
     assert "--weights_dir" in why
     assert why in caplog.text
-    assert load_image_set_metrics(tmp_path) == (None, {"fid": why, "kid": why})
+    metrics = ImageMetrics()
+    assert load_set_network(metrics, tmp_path, torch.device("cpu")) is None
+    assert metrics.missing == {"fid": why, "kid": why}
 
 
 def test_other_weights_are_refused(tmp_path: Path) -> None:

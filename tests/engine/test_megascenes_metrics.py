@@ -1,7 +1,5 @@
 """The original's scores: their literal meaning, against torchmetrics; processes that score as one."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -14,11 +12,9 @@ from engine.megascenes_metrics import (
     binary_mask,
     composite,
     literal_mask,
-    load_megascenes_metrics,
     mirrored_ssim,
     truncate,
 )
-from engine.metrics import ImageMetrics
 
 
 class _Means(nn.Module):
@@ -130,14 +126,3 @@ def test_identical_images_have_an_infinite_psnr() -> None:
     metrics = MegascenesMetrics()
     metrics.update(targets, targets, warp, torch.arange(5))
     assert metrics.compute()["psnr_megascenes"] == float("inf")
-
-
-def test_scores_without_weights_are_missing(tmp_path: Path) -> None:
-    images, targets, warp = _batch()
-    metrics = load_megascenes_metrics(ImageMetrics(missing={"lpips_vgg": "no weights"}), tmp_path)
-    metrics.update(images, targets, warp, torch.arange(5))
-    found = metrics.compute()
-    assert {*found, *metrics.missing} == {*DEFINITIONS, "n"}
-    assert not set(found) & set(metrics.missing)
-    assert metrics.missing["mask_lpips_megascenes"] == "no weights"
-    assert "Inception" in metrics.missing["masked_kid_megascenes"]
