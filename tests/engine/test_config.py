@@ -147,3 +147,13 @@ def test_a_resolved_experiment_survives_yaml(tmp_path: Path) -> None:
     experiment = _resolve(tmp_path, "method: toy", "model.size=[3, 4]", "training.learning_rate=1e-5")
     again = _resolve(tmp_path, yaml.safe_dump(to_dict(experiment)))
     assert again == experiment
+
+
+def test_a_folder_with_a_slip_in_its_name_is_hinted_at(tmp_path: Path) -> None:
+    (tmp_path / "warp_plus_pose").mkdir()
+    (tmp_path / "warp_plus_pose" / "config.yaml").write_text("method: x\n")
+    with pytest.raises(UserError, match=r"did you mean .*warp_plus_pose"):
+        read_config(tmp_path / "warp_and_pose")
+    with pytest.raises(UserError) as other:
+        read_config(tmp_path / "lvsm")
+    assert "did you mean" not in str(other.value)
