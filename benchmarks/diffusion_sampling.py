@@ -287,7 +287,7 @@ def main() -> None:
         ("--poses", 4, "views of one photo"),
         ("--samples", 9, "per pose"),
         ("--reference_samples", 2, "per pose that are compared with the 1000-step solution"),
-        ("--steps", 20, "of our sampler"),
+        ("--steps", 16, "of our sampler"),
         ("--rounds", 3, "turns of every way"),
         ("--pairs", 64, "held-out pairs for --switches"),
     )

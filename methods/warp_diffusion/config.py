@@ -62,7 +62,7 @@ class SamplingConfig:
     """How views are drawn. The defaults are the few-step ones; `sampler: original` is MegaScenes'."""
 
     sampler: Literal["unipc", "dpmpp", "ddim", "original"] = "unipc"
-    steps: int = 20  # network evaluations; 'original' executes one less than it is asked for
+    steps: int = 16  # network evaluations; 'original' executes one less than it is asked for
     guidance: float = 3.0  # classifier-free guidance; 1 = none
     eta: float = 0.0  # ddim: share of fresh noise per step; 'original' takes 1
     samples: int = 1  # drawn per view of a video; the one closest to the warp is shown
