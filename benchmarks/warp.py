@@ -77,18 +77,18 @@ class Stopwatch:
         self.seconds = 0.0
         self.rays = 0
 
-    def _timed(self, query: Callable[[Any], Any], rays: Any) -> Any:
+    def _timed(self, query: Callable[..., Any], rays: Any, options: dict[str, Any]) -> Any:
         started = time.perf_counter()
-        result = query(rays)
+        result = query(rays, **options)
         self.seconds += time.perf_counter() - started
         self.rays += rays.num_elements() // 6
         return result
 
-    def cast_rays(self, rays: Any) -> Any:
-        return self._timed(self._scene.cast_rays, rays)
+    def cast_rays(self, rays: Any, **options: Any) -> Any:
+        return self._timed(self._scene.cast_rays, rays, options)
 
-    def list_intersections(self, rays: Any) -> Any:
-        return self._timed(self._scene.list_intersections, rays)
+    def list_intersections(self, rays: Any, **options: Any) -> Any:
+        return self._timed(self._scene.list_intersections, rays, options)
 
 
 def small_mesh(frames: int) -> tuple[str, Mesh, Cameras]:
