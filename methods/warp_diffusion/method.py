@@ -128,7 +128,7 @@ class WarpDiffusion(Method):
 
     def load_original(self, folder: Path) -> dict[str, Tensor] | None:
         weights = read_weights(folder, self.config)
-        report_misfit(weights, self, folder)
+        report_misfit(weights, self, self.config.autoencoder.latent_channels, folder)
         return weights
 
     def export(self, folder: Path) -> list[Path]:

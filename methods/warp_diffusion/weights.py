@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -12,9 +11,6 @@ from engine.tensor_files import read_safetensors
 from methods.warp_diffusion.config import WarpDiffusionConfig
 from methods.warp_diffusion.model import LatentDiffusion
 from methods.warp_diffusion.originals import find_file, read_original, widen
-
-if TYPE_CHECKING:
-    from methods.warp_diffusion.method import WarpDiffusion
 
 # Folders of a diffusers-style checkpoint: our part's name -> (folder, file).
 PARTS = {
@@ -73,12 +69,14 @@ def _read_parts(folder: Path) -> dict[str, Tensor]:
     return found
 
 
-def report_misfit(weights: dict[str, Tensor], method: WarpDiffusion, place: Path) -> None:
-    """Raise UserError when weights are those of another variant, and say which option fits them."""
+def report_misfit(weights: dict[str, Tensor], module: nn.Module, latent: int, place: Path) -> None:
+    """Raise UserError when weights are those of another variant, and say which option fits them.
+
+    latent: channels of the latents.
+    """
     first = "model.unet.conv_in.weight"
-    own = method.state_dict(keep_vars=True)
+    own = module.state_dict(keep_vars=True)
     if first in weights and weights[first].shape[1] != own[first].shape[1]:
-        latent = method.config.autoencoder.latent_channels
         extra = weights[first].shape[1] - 2 * latent
         kinds = {0: "none", 3: "pixels", latent + 1: "latent"}
         advice = f"pass model.warp={kinds[extra]}" if extra in kinds else "it is of another family"
