@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from geometry.cameras import Cameras
 from geometry.lifting import lift_depth, lift_points
 from geometry.mesh_files import write_mesh
-from geometry.meshes import Mesh
+from geometry.meshes import Mesh, join_meshes
 from geometry.rasterize import Rasterizer, render_vertex_colors
 
 Array = NDArray[Any]
@@ -86,7 +86,7 @@ def render_multiviews(
     """
     poses = torch.from_numpy(np.stack([np.asarray(pose, dtype=np.float64) for pose in C2Ws]))
     cameras = _camera(K, np.eye(4), H, W).with_poses(poses)
-    surface = Rasterizer(_join(meshes) if isinstance(meshes, list) else meshes)
+    surface = Rasterizer(join_meshes(meshes) if isinstance(meshes, list) else meshes)
     picture = render_vertex_colors(surface, cameras, eight_bit=True)
     assert picture.depth is not None
     color, depth = picture.image.movedim(1, -1).numpy(), picture.depth[:, 0].numpy()
@@ -114,13 +114,3 @@ def _resize(rgb: Array, depth: Array, factor: float) -> tuple[Array, Array]:
     size = (int(rgb.shape[1] * factor), int(rgb.shape[0] * factor))
     small = cv2.resize(np.asarray(rgb), size, interpolation=cv2.INTER_AREA)
     return small, cv2.resize(np.asarray(depth), size, interpolation=cv2.INTER_NEAREST)
-
-
-def _join(meshes: list[Mesh]) -> Mesh:
-    """Several coloured meshes as one. Raises ValueError when one has no colours."""
-    colors = [mesh.colors for mesh in meshes if mesh.colors is not None]
-    if len(colors) < len(meshes) or not meshes:
-        raise ValueError("every mesh needs vertex colours")
-    starts = np.cumsum([0, *[len(mesh.vertices) for mesh in meshes[:-1]]])
-    faces = [mesh.faces + int(start) for mesh, start in zip(meshes, starts, strict=True)]
-    return Mesh(torch.cat([mesh.vertices for mesh in meshes]), torch.cat(faces), torch.cat(colors))

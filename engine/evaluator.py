@@ -217,9 +217,9 @@ class Evaluator:
             files = {f"generations/{report.method}/{name}.png": (self.save_generations, image)}
             files[f"targets/{name}.png"] = (self.save_data, batch.target.images[i])
         else:
-            pair, generations = batch.pairs[i], self.folder / "generations"
+            pair = batch.pairs[i]
             below = "" if report.method == self.unnamed else f"{report.method}/"
-            files = {f"{generations.name}/{below}{index}.png": (self.save_generations, image)}
+            files = {f"generations/{below}{index}.png": (self.save_generations, image)}
             files[f"refimgs/{index}.png"] = (self.save_data, batch.source.images[i])
             files[f"tarimgs/{index}.png"] = (self.save_data, batch.target.images[i])
             if pair.coverage is not None:

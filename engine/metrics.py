@@ -25,6 +25,7 @@ DEFINITIONS = {
     "psnr": "dB, per image over the full frame, 8-bit rounded",
     "ssim": "Gaussian 11x11, sigma 1.5, data range 1, valid region, full frame",
     "psnr_covered": "dB over the pixels that the method (and the scene's surface, if it has one) covers",
+    "psnr_uncovered": "dB, image pairs: over the pixels of the photo that the warp does not cover",
     "ssim_covered": "mean of the SSIM map over windows centred on covered pixels",
     "coverage": "fraction of the frame that counts as covered",
     "lpips_vgg": "LPIPS 0.1, VGG-16, full frame",

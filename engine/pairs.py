@@ -9,11 +9,9 @@ from torch import Tensor
 
 from dataloader.pairs import Canvas, Pair, PairSet
 from dataloader.scene import Batch
-from engine.metrics import DEFINITIONS, ImageMetrics, psnr, quantize
+from engine.metrics import ImageMetrics, psnr, quantize
 from geometry.cameras import Cameras, stack_cameras
 from geometry.views import Rendering, Views
-
-DEFINITIONS["psnr_uncovered"] = "dB over the pixels of the photo that the warp does not cover"
 
 
 def pair_batches(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -31,3 +34,15 @@ class Mesh:
             faces=self.faces.to(vertices.device),
             **{name: None if value is None else value.to(*args, **kwargs) for name, value in moved.items()},
         )
+
+
+def join_meshes(meshes: Sequence[Mesh]) -> Mesh:
+    """Several coloured meshes as one. Raises ValueError when there is none, or one has no colours."""
+    colors = [mesh.colors for mesh in meshes if mesh.colors is not None]
+    if len(colors) < len(meshes) or not meshes:
+        raise ValueError("every mesh needs vertex colours")
+    if len(meshes) == 1:
+        return meshes[0]
+    starts = [0, *accumulate(len(mesh.vertices) for mesh in meshes[:-1])]
+    faces = [mesh.faces + start for mesh, start in zip(meshes, starts, strict=True)]
+    return Mesh(torch.cat([mesh.vertices for mesh in meshes]), torch.cat(faces), torch.cat(colors))

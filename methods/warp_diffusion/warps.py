@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dataloader.canvas import fit_canvas
+from dataloader.canvas import fit_canvas, on_canvas
 from dataloader.images import resize_with_padding, to_tensor, to_uint8
 from dataloader.pairs import Canvas
 from geometry.cameras import Cameras
 from geometry.lifting import depth_scale, lift_depth
-from geometry.meshes import Mesh
+from geometry.meshes import Mesh, join_meshes
 from geometry.rasterize import Rasterizer, render_vertex_colors
 from geometry.views import Views
 from geometry.warp import fill_nearest, render_lifted
@@ -62,8 +62,7 @@ class Warps:
 
     def small(self, size: int) -> Tensor:
         """Canvases [N, 3, size, size] in [-1, 1], resampled as the original does (Lanczos, 8 bits)."""
-        pictures = [Image.fromarray(to_uint8(image)) for image in self.image]
-        small = [to_tensor(np.asarray(resize_with_padding(p, size)[0])) for p in pictures]
+        small = [on_canvas(to_uint8(image), size) for image in self.image]
         return torch.stack(small).to(self.image.device) * 2 - 1
 
 
@@ -150,7 +149,7 @@ class LiftedPhotos:
     def surface(self, index: int) -> Rasterizer:
         """Photo `index`, and the earlier views, ready to render."""
         if index not in self._surfaces:
-            self._surfaces[index] = Rasterizer(join([self.mesh(index), *self.earlier]))
+            self._surfaces[index] = Rasterizer(join_meshes([self.mesh(index), *self.earlier]))
         return self._surfaces[index]
 
     def add(self, mesh: Mesh) -> None:
@@ -173,19 +172,6 @@ class LiftedPhotos:
         depth = torch.stack([f.depth for f in frames if f.depth is not None])
         coverage = torch.stack([f.opacity for f in frames if f.opacity is not None])
         return Warps(torch.stack([f.image for f in frames]).clamp(0, 1), coverage, depth, canvas, faded)
-
-
-def join(meshes: list[Mesh]) -> Mesh:
-    """Several coloured meshes as one."""
-    if len(meshes) == 1:
-        return meshes[0]
-    starts = np.cumsum([0, *[len(mesh.vertices) for mesh in meshes[:-1]]])
-    colors = [mesh.colors for mesh in meshes if mesh.colors is not None]
-    return Mesh(
-        torch.cat([mesh.vertices for mesh in meshes]),
-        torch.cat([mesh.faces + int(start) for mesh, start in zip(meshes, starts, strict=True)]),
-        torch.cat(colors),
-    )
 
 
 def canvas_cameras(cameras: Cameras, canvas: Canvas, size: int) -> Cameras:

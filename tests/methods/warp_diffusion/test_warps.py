@@ -10,13 +10,13 @@ from PIL import Image
 from dataloader.canvas import fit_canvas
 from dataloader.images import resize_with_padding
 from geometry.cameras import Cameras, pinhole
+from geometry.meshes import join_meshes
 from geometry.views import Views
 from methods.warp_diffusion.warps import (
     LiftedPhotos,
     Warps,
     canvas_cameras,
     fit_views,
-    join,
     to_canvas,
 )
 from tests.methods.warp_diffusion.tiny import room_views, tiny_config
@@ -116,10 +116,10 @@ def test_photos_without_depth_have_unit_scale_and_no_mesh() -> None:
 def test_joined_meshes_keep_their_faces() -> None:
     photos = LiftedPhotos(room_views(2), tiny_config())
     first, second = photos.mesh(0), photos.mesh(1)
-    both = join([first, second])
+    both = join_meshes([first, second])
     assert len(both.faces) == len(first.faces) + len(second.faces)
     assert torch.equal(both.vertices[both.faces[len(first.faces) :]], second.vertices[second.faces])
-    assert join([first]) is first
+    assert join_meshes([first]) is first
 
 
 def test_canvas_cameras_look_through_the_padding() -> None:
