@@ -1,0 +1,1 @@
+"""RealEstate10K-style chunks of encoded photos: read, made, changed, indexed (specs/lvsm 4)."""

@@ -1,0 +1,68 @@
+"""Sets of scenes, opened one at a time, and tasks on them: some views given, others to make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from common.errors import UserError
+from dataloader.scene import Scene
+
+
+@runtime_checkable
+class SceneSet(Protocol):
+    """Scenes by index, read on demand.
+
+    name: of the set, for messages. chunk_sizes: scenes per chunk, in order, where the set is stored in chunks
+    that are slow to open (they sum to its length); None where every scene is as cheap as any other.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def chunk_sizes(self) -> Sequence[int] | None: ...
+
+    def __len__(self) -> int: ...
+
+    def key(self, index: int) -> str:
+        """What files and messages call a scene, without opening it."""
+        ...
+
+    def scene(self, index: int) -> Scene:
+        """Open a scene; its photos are decoded when `Scene.views` asks for them.
+
+        Raises UserError when it cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ViewTask:
+    """Views of a scene that are given and views to make from them.
+
+    scene: index in its `SceneSet`. source, target: record indices of the scene.
+    """
+
+    scene: int
+    source: tuple[int, ...]
+    target: tuple[int, ...]
+
+
+@dataclass
+class SceneSets:
+    """Many scenes: a set per split ('train', 'test'), and what is evaluated.
+
+    tasks: per split, the tasks of an evaluation index.
+    """
+
+    name: str
+    splits: dict[str, SceneSet]
+    tasks: dict[str, list[ViewTask]] = field(default_factory=dict)
+
+    def split(self, name: str) -> SceneSet:
+        """The scenes of a split. Raises UserError where there is none of that name."""
+        if name not in self.splits:
+            raise UserError(f"{self.name} has no split {name!r}; it has {', '.join(sorted(self.splits))}")
+        return self.splits[name]
