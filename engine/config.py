@@ -59,10 +59,12 @@ class TrainingConfig:
     workers: int = 0  # loader processes (-w)
     seed: int = 0
     learning_rate: float = 1e-3
-    warmup_steps: int = 0  # linear from 0
-    schedule: Literal["constant", "cosine", "exponential"] = "constant"
-    final_lr_factor: float = 0.1  # factor on the learning rate at the last step (cosine, exponential)
+    warmup_steps: int = 0  # linear from initial_lr_factor
+    initial_lr_factor: float = 0.0  # factor on the learning rate at the first step of the warm-up
+    schedule: Literal["constant", "cosine", "linear", "exponential"] = "constant"
+    final_lr_factor: float = 0.1  # factor on the learning rate at the last step (not for constant)
     clip_norm: float = 0.0  # global gradient norm; 0 = off
+    skip_norm: float = 0.0  # a step whose gradient norm exceeds this is left out; 0 = off
     ema_decay: float = 0.0  # 0 = no moving average of the weights
     log_every: int = 10  # steps between logged scalars
     save_every: int = 500  # steps between checkpoints
@@ -80,7 +82,9 @@ class TrainingConfig:
         for key in (
             "workers",
             "warmup_steps",
+            "initial_lr_factor",
             "clip_norm",
+            "skip_norm",
             "validate_every",
             "preview_every",
             "final_lr_factor",

@@ -15,8 +15,8 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from common.errors import UserError
-from engine.method import ChunkedSamples, Sample, Samples
-from engine.sampling import Batches, Stream
+from engine.method import ChunkedSamples, Sample, Samples, SteppedSamples
+from engine.sampling import Batches, Stream, key
 
 # Replacements come from this far along the stream, where no run ever gets.
 _REPLACEMENTS = 1 << 40
@@ -44,7 +44,8 @@ class Fetched:
 class PositionedSamples(Dataset[Drawn]):
     """The item at a position of the data stream; an unreadable one is replaced, and reported."""
 
-    def __init__(self, samples: Samples, seed: int) -> None:
+    def __init__(self, samples: Samples, seed: int, batches: Batches) -> None:
+        self.seed, self.batches = seed, batches
         chunks = samples.chunk_sizes if isinstance(samples, ChunkedSamples) else None
         self.samples = samples
         self.stream = Stream(samples.size, seed, chunks)
@@ -55,10 +56,16 @@ class PositionedSamples(Dataset[Drawn]):
             index, seed = self.stream.item(position + attempt * _REPLACEMENTS)
             name = self.samples.name(index)
             try:
-                return Drawn(self.samples.draw(index, seed), name, failures)
+                return Drawn(self._draw(index, seed, position), name, failures)
             except UserError as error:
                 failures.append(f"{name}: {error}")
         return Drawn(None, "", failures)
+
+    def _draw(self, index: int, seed: int, position: int) -> Any:
+        if not isinstance(self.samples, SteppedSamples):
+            return self.samples.draw(index, seed)
+        step = self.batches.step(position)
+        return self.samples.draw_at(index, seed, step, key(self.seed, "of step", step))
 
     def collate(self, drawn: list[Drawn]) -> Fetched:
         """Items -> micro-batch."""
@@ -75,7 +82,7 @@ def open_loader(samples: Samples, seed: int, batches: Batches, workers: int) -> 
     """The micro-batches at the positions that `batches` lists. workers: processes that draw them ahead."""
     if samples.size == 0:
         raise UserError("there is no training sample: check data.root and data.source")
-    dataset = PositionedSamples(samples, seed)
+    dataset = PositionedSamples(samples, seed, batches)
     closing = multiprocessing.Event()
     loader = DataLoader(
         dataset,

@@ -76,6 +76,17 @@ class ChunkedSamples(Samples, Protocol):
     def chunk_sizes(self) -> Sequence[int]: ...
 
 
+@runtime_checkable
+class SteppedSamples(Samples, Protocol):
+    """Samples that change in the course of training: `draw_at` is called in place of `draw`.
+
+    step: the optimiser step that the item is drawn for. step_seed: keys choices that all items of the step
+    share.
+    """
+
+    def draw_at(self, index: int, seed: int, step: int, step_seed: int) -> Any: ...
+
+
 @dataclass
 class Evaluation:
     """Scores of one batch.

@@ -152,6 +152,7 @@ class Run:
             accumulation=self.config.accumulation,
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
+            first_step=self.state.step,
         )
         return open_loader(self.samples, self.config.seed, positions, self.config.workers)
 
@@ -179,9 +180,12 @@ class Run:
         # With fp16 the loss scaler deals with infinite gradients: it drops the step and scales down.
         scaled = self.accelerator.scaler is not None
         finite = math.isfinite(scalars["train/loss"]) and (math.isfinite(norm) or scaled)
-        if finite or scaled:
+        wild = self.config.skip_norm > 0 and math.isfinite(norm) and norm > self.config.skip_norm
+        if (finite or scaled) and not wild:
             self.optimizer.step()
-        if finite:
+        if wild:
+            self._leave_out(norm)
+        elif finite:
             self.state.skipped_in_row = 0
             if self.ema is not None:
                 self.ema.update(self.method, self.state.step)
@@ -271,6 +275,13 @@ class Run:
                 f"row (training.on_nan is {self.config.on_nan}); samples: {batch}"
             )
         logger.warning("step %d is skipped, it is not finite; samples: %s", self.state.step, batch)
+
+    def _leave_out(self, norm: float) -> None:
+        """Count a step that is not taken because its gradient is far longer than usual."""
+        self.state.skipped_steps += 1
+        logger.warning(
+            "step %d is left out: its gradient norm %.4g exceeds training.skip_norm", self.state.step, norm
+        )
 
     # Between steps
 

@@ -93,9 +93,9 @@ class Stream:
 class Batches:
     """The positions that one process reads, one list per micro-batch: a batch sampler.
 
-    first: position at which the run (or its continuation) starts. steps: how many steps are left. batch:
-    samples per process and micro-batch. Each micro-batch of the run is a contiguous stretch of positions,
-    shared out over the processes in the order of their rank.
+    first: position at which the run (or its continuation) starts, with step `first_step`. steps: how many
+    steps are left. batch: samples per process and micro-batch. Each micro-batch of the run is a contiguous
+    stretch of positions, shared out over the processes in the order of their rank.
     """
 
     first: int
@@ -104,6 +104,11 @@ class Batches:
     accumulation: int
     rank: int
     world: int
+    first_step: int = 0
+
+    def step(self, position: int) -> int:
+        """The optimiser step that consumes a position."""
+        return self.first_step + (position - self.first) // (self.batch * self.accumulation * self.world)
 
     def __len__(self) -> int:
         return self.steps * self.accumulation

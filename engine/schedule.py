@@ -13,18 +13,21 @@ if TYPE_CHECKING:
 def learning_rate_schedule(config: TrainingConfig) -> Callable[[int], float]:
     """step (0 is the first) -> factor on every parameter group's base learning rate.
 
-    `training.warmup_steps` steps rise linearly from 0; then the factor stays at 1 ('constant') or falls to
-    `training.final_lr_factor`, which the last step has, along half a cosine or an exponential.
+    `training.warmup_steps` steps rise linearly from `training.initial_lr_factor`; then the factor stays at 1
+    ('constant') or falls to `training.final_lr_factor`, which the last step has, along half a cosine, a
+    straight line or an exponential.
     """
-    warmup, final = config.warmup_steps, config.final_lr_factor
+    warmup, initial, final = config.warmup_steps, config.initial_lr_factor, config.final_lr_factor
     span = max(1, config.steps - 1 - warmup)
 
     def factor(step: int) -> float:
         if step < warmup:
-            return step / warmup
+            return initial + (1 - initial) * step / warmup
         progress = min(1.0, (step - warmup) / span)
         if config.schedule == "cosine":
             return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+        if config.schedule == "linear":
+            return final + (1 - final) * (1 - progress)
         if config.schedule == "exponential":
             return final**progress
         return 1.0

@@ -1,0 +1,121 @@
+"""`Lvsm`: a few posed photos -> new views by a transformer with minimal 3D bias."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from common.errors import UserError
+from dataloader.scene import Scene
+from dataloader.scene_sets import SceneSets
+from engine.config import DataConfig, TrainingConfig
+from engine.method import Method, Optimization
+from engine.schedule import learning_rate_schedule
+from geometry.cameras import Cameras
+from geometry.views import Rendering, Views
+from methods.lvsm.config import LvsmConfig
+from methods.lvsm.data import ChunkedSceneViews, SceneViews, ViewSample, scene_frame
+from methods.lvsm.model import LvsmModel
+from methods.lvsm.network import Encoded
+from methods.lvsm.normalise import Frame
+
+_WEIGHT_DECAY, _BETAS = 0.05, (0.9, 0.95)  # both code lines (specs/lvsm 5)
+
+
+@dataclass
+class ViewsState:
+    """Source views as the transformer keeps them, and the frame they set.
+
+    sources: their cameras [S] in the world.
+    """
+
+    encoded: Encoded
+    frame: Frame
+    sources: Cameras
+
+
+class Lvsm(Method):
+    """LVSM, with the attention and conventions of either public code line (specs/lvsm)."""
+
+    Config = LvsmConfig
+    trains = True
+    weights_hint = "published weights: python scripts/download.py weights --help"
+
+    def __init__(self, config: LvsmConfig, model: LvsmModel) -> None:
+        super().__init__()
+        self.config, self.model = config, model
+
+    @classmethod
+    def create(cls, config: LvsmConfig, scene: Scene | SceneSets | None = None) -> Lvsm:
+        return cls(config, LvsmModel(config))
+
+    # Training
+
+    def samples(self, scene: Any, data: DataConfig) -> SceneViews:
+        if isinstance(scene, Scene):
+            raise UserError("lvsm is trained on many scenes: set data.root to a set of scenes")
+        scenes = scene.split(data.source)
+        kind = SceneViews if scenes.chunk_sizes is None else ChunkedSceneViews
+        return kind(scenes, self.config, data.threads)
+
+    def forward(self, sample: ViewSample, step: int) -> dict[str, Tensor]:
+        """Mean squared error, and a perceptual one where it has a weight."""
+        made = self.model.decode(
+            self.model.encode(sample.source.images, sample.source.cameras), sample.target.cameras
+        )
+        mse = mse_loss(made, sample.target.images)
+        loss = self.config.loss.mse * mse
+        return {"loss": loss, "mse": mse, "psnr": -10 * mse.detach().log10()}
+
+    def optimization(self, config: TrainingConfig) -> Optimization:
+        """AdamW; weight decay on matrices and kernels, not on norms and biases (specs/lvsm 5.1, 5.2)."""
+        trained = [p for p in self.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim != 1], "weight_decay": _WEIGHT_DECAY},
+            {"params": [p for p in trained if p.ndim == 1], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(
+            [group for group in groups if group["params"]], lr=config.learning_rate, betas=_BETAS, eps=1e-8
+        )
+        return Optimization(optimizer, learning_rate_schedule(config))
+
+    def preview(self, sample: ViewSample) -> list[list[Tensor]]:
+        """Per scene: sources, the first targets, and ours."""
+        source, target = sample.source, sample.target
+        made = self.model(source.images, source.cameras, target.cameras).clamp(0, 1)
+        shown = min(3, made.shape[1])
+        return [
+            [*source.images[b].cpu(), *target.images[b, :shown].cpu(), *made[b, :shown].cpu()]
+            for b in range(min(8, len(made)))
+        ]
+
+    # Rendering
+
+    @torch.no_grad()
+    def encode(self, source: Views, reuse: Any = None) -> ViewsState:
+        """Everything the source views [S] determine: of the masked model its keys and values."""
+        self.model.check_size(source.cameras)
+        frame = scene_frame(self.config, source.cameras.to(torch.float64))
+        cameras = frame(source.cameras.to(torch.float64)).to(torch.float32)
+        images = source.images.to(self.dtype)
+        encoded = self.model.encode(images[None], cameras[None])
+        return ViewsState(encoded, frame, source.cameras)
+
+    @torch.no_grad()
+    def render(self, state: ViewsState, cameras: Cameras) -> Rendering:
+        """One view per camera [N], `model.render.targets` at a time."""
+        self.model.check_size(cameras)
+        placed = state.frame(cameras.to(torch.float64)).to(torch.float32)
+        count = self.config.render.targets
+        groups = [placed[start : start + count] for start in range(0, len(cameras), count)]
+        images = [self.model.pixels(self.model.decode(state.encoded, group[None]))[0] for group in groups]
+        return Rendering(torch.cat(images).float().clamp(0, 1))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the transformer's weights."""
+        return self.model.network.output.weight.dtype
