@@ -27,6 +27,7 @@ METHODS = {
     "vertex_colors": "methods.baselines.vertex_colors:VertexColors",
     "hash_manifold": "methods.hash_manifold.method:HashManifold",
     "warp_diffusion": "methods.warp_diffusion.method:WarpDiffusion",
+    "lvsm": "methods.lvsm.method:Lvsm",
 }
 
 # Readers of the originals' own config.yaml: a parsed one -> ours, or None if it is not theirs.

@@ -56,6 +56,7 @@ class LoraConfig:
     rank: int = 0  # 0: none
     alpha: float = 2.0  # weights are updated by B A alpha / sqrt(rank)
     dropout: float = 0.0
+    base: str = ""  # checkpoint folder of the transformer that stays as it is
 
 
 @dataclass

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,16 +13,19 @@ from torch.nn.functional import mse_loss
 from common.errors import UserError
 from dataloader.scene import Scene
 from dataloader.scene_sets import SceneSets
+from engine.checkpoint import load_weights, put
 from engine.config import DataConfig, TrainingConfig
 from engine.method import Method, Optimization
 from engine.schedule import learning_rate_schedule
 from geometry.cameras import Cameras
 from geometry.views import Rendering, Views
-from methods.lvsm.config import LvsmConfig
+from methods.lvsm.config import LoraConfig, LvsmConfig
 from methods.lvsm.data import ChunkedSceneViews, SceneViews, ViewSample, scene_frame
+from methods.lvsm.latent import merge_lora, read_autoencoder
 from methods.lvsm.model import LvsmModel
 from methods.lvsm.network import Encoded
 from methods.lvsm.normalise import Frame
+from methods.lvsm.weights import read_weights
 
 _WEIGHT_DECAY, _BETAS = 0.05, (0.9, 0.95)  # both code lines (specs/lvsm 5)
 
@@ -51,7 +55,54 @@ class Lvsm(Method):
 
     @classmethod
     def create(cls, config: LvsmConfig, scene: Scene | SceneSets | None = None) -> Lvsm:
-        return cls(config, LvsmModel(config))
+        """The networks without weights: `initialise` or a checkpoint brings them."""
+        from accelerate import init_empty_weights
+
+        with init_empty_weights(include_buffers=False):
+            return cls(config, LvsmModel(config))
+
+    # Weights
+
+    def initialise(self) -> None:
+        self.model = LvsmModel(self.config)
+        self.load_frozen()
+
+    def load_frozen(self) -> None:
+        latent = self.config.latent
+        if not latent.autoencoder:
+            return
+        weights = {f"model.autoencoder.{k}": v for k, v in read_autoencoder(latent).items()}
+        if latent.lora.rank:
+            weights = self._under_lora(weights) | self._base_weights()
+        put(self, weights)
+
+    def _under_lora(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of the autoencoder under the names they have below low-rank updates."""
+        names = {name.replace(".base_layer", ""): name for name in self.state_dict()}
+        return {names[name]: value for name, value in weights.items()}
+
+    def _base_weights(self) -> dict[str, Tensor]:
+        """The transformer that low-rank updates are trained for, from a checkpoint of its own."""
+        base = self.config.latent.lora.base
+        if not base:
+            raise UserError("model.latent.lora.base names no checkpoint to take the transformer from")
+        config = replace(self.config, latent=replace(self.config.latent, lora=LoraConfig()))
+        whole = Lvsm.create(config)
+        load_weights(whole, Path(base))
+        return {k: v for k, v in whole.state_dict().items() if not k.startswith("model.autoencoder.")}
+
+    def load_original(self, folder: Path) -> dict[str, Tensor] | None:
+        weights = read_weights(folder, self.config)
+        return None if weights is None else {f"model.{name}": value for name, value in weights.items()}
+
+    def prepare_inference(self) -> None:
+        settings = self.config.render
+        self.eval().requires_grad_(False)
+        if self.config.latent.lora.rank:
+            merge_lora(self.model.autoencoder)
+        self.model.to(getattr(torch, settings.dtype))
+        if settings.compile:
+            self.model.network.compile()
 
     # Training
 
