@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +35,28 @@ def list_images(folder: Path) -> list[Path]:
     return files
 
 
-def read_image(path: Path, turn: bool = True) -> NDArray[np.uint8]:
-    """Read an image as [H, W, 3] uint8 RGB, upright by its EXIF orientation.
+@dataclass(frozen=True)
+class EncodedImage:
+    """An image file in memory. data: its bytes (JPEG, PNG, ...). source: what messages call it."""
+
+    data: bytes
+    source: str
+
+    def __str__(self) -> str:
+        return self.source
+
+    def open(self) -> io.BytesIO:
+        return io.BytesIO(self.data)
+
+
+def read_image(path: Path | EncodedImage, turn: bool = True) -> NDArray[np.uint8]:
+    """Read an image file, or one in memory, as [H, W, 3] uint8 RGB, upright by its EXIF orientation.
 
     16-bit grey images keep their high byte. turn: False leaves the pixels as the file stores them, which is
     how COLMAP sees them. Raises UserError when the file is missing, cut off or no image.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path.open() if isinstance(path, EncodedImage) else path) as image:
             upright = ImageOps.exif_transpose(image) if turn else image
             if upright.mode.startswith("I"):  # Pillow would clip 16-bit values at 255
                 grey = (np.asarray(upright).clip(0, 65535) >> 8).astype(np.uint8)
@@ -52,10 +68,10 @@ def read_image(path: Path, turn: bool = True) -> NDArray[np.uint8]:
         raise UserError(f"{path} is not a readable image ({error}): replace the file") from None
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def image_size(path: Path | EncodedImage) -> tuple[int, int]:
     """(height, width) of an image file as `read_image` returns it, from its header alone."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path.open() if isinstance(path, EncodedImage) else path) as image:
             width, height = image.size
             # Pillow gives the upright size of a TIFF itself; asking a PNG without an EXIF chunk before its
             # pixels for EXIF data would decode it

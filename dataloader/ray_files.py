@@ -138,7 +138,7 @@ def origin_of(record: Record, mesh: str, supersample: int, max_size: int) -> Ori
     numbers = [*camera.K.flatten().tolist(), *camera.c2w.flatten().tolist()]
     if lens is not None:
         numbers += [*lens.K.ravel().tolist(), *lens.radial, *lens.tangential]
-    photo = _file_digest(image) if isinstance(image, Path) else _array_digest(image)
+    photo = _file_digest(image) if isinstance(image, Path) else _array_digest(record.load())
     return Origin(photo, mesh, tuple(numbers), camera.height, camera.width, supersample)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.errors import UserError
-from dataloader.images import read_depth, read_image, resize_image, to_tensor
+from dataloader.images import EncodedImage, read_depth, read_image, resize_image, to_tensor
 from dataloader.lenses import Lens
 from dataloader.pairs import Pair
 from geometry.cameras import Cameras, stack_cameras
@@ -31,15 +31,15 @@ class Record:
     """One photo of a scene.
 
     name: unique in its scene (the file name without suffix, as a rule). camera: a single float64 camera of
-    the image's own size. image: file, or [H, W, 3] uint8. depth: file, or [H, W] float32 z-depth (0 where
-    unknown), which may be of another size. foreground: [H, W] bool. bounds: near and far z-depth. lens: the
-    distortion of the image file, removed by `load`; `camera` is the camera after that. depth_scale: world
-    units per unit of the depth file or array.
+    the image's own size. image: file, file in memory, or [H, W, 3] uint8. depth: file, or [H, W] float32
+    z-depth (0 where unknown), which may be of another size. foreground: [H, W] bool. bounds: near and far
+    z-depth. lens: the distortion of the image file, removed by `load`; `camera` is the camera after that.
+    depth_scale: world units per unit of the depth file or array.
     """
 
     name: str
     camera: Cameras
-    image: Path | NDArray[np.uint8]
+    image: Path | EncodedImage | NDArray[np.uint8]
     depth: Path | NDArray[np.float32] | None = None
     foreground: NDArray[np.bool_] | None = None
     bounds: tuple[float, float] | None = None
@@ -49,11 +49,11 @@ class Record:
     @property
     def source(self) -> str:
         """What messages call this photo: its file, or its name when it lives in memory."""
-        return str(self.image) if isinstance(self.image, Path) else self.name
+        return self.name if isinstance(self.image, np.ndarray) else str(self.image)
 
     def load(self) -> NDArray[np.uint8]:
         """[H, W, 3] uint8. Raises UserError when the file is unreadable or not of the camera's size."""
-        image = read_image(self.image) if isinstance(self.image, Path) else self.image
+        image = self.image if isinstance(self.image, np.ndarray) else read_image(self.image)
         if image.shape[:2] != (self.camera.height, self.camera.width):
             raise UserError(
                 f"{self.source} is {image.shape[1]}x{image.shape[0]}, its camera says "

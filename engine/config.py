@@ -42,6 +42,8 @@ class DataConfig:
     pairs: str = ""  # folder (or file) of split files, for methods trained on image pairs
     warps: str = ""  # folder of the pairs' warped images, where they are prepared
     depths: str = ""  # folder of depth maps NAME.npy of a scene's photos; of several scenes, one folder each
+    index: str = ""  # evaluation index of a set of scenes: which views are given, which are scored
+    cache: str = ""  # folder for copies of remote files; empty = $PARALLAX_CACHE or ~/.cache/parallax
     max_bad_fraction: float = 0.001  # unreadable training samples tolerated, as a fraction
 
     def __post_init__(self) -> None:

@@ -1,0 +1,107 @@
+"""What `data.root` means where a method learns from many scenes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Protocol
+
+from common.errors import UserError
+from dataloader.remote import is_remote
+from dataloader.scene_sets import SceneSet, SceneSets
+
+SPLITS = ("train", "test")
+
+
+class DataSettings(Protocol):
+    """What of the `data:` section says where scenes are (`engine.config.DataConfig`)."""
+
+    root: str
+    index: str
+    cache: str
+    format: str
+    images: str
+    hold_out_every: int
+
+
+def open_scene_sets(data: DataSettings) -> SceneSets:
+    """The scenes that `data.root` names, and the tasks that `data.index` sets on the split 'test'.
+
+    root: 'builtin:rooms' or 'builtin:rooms:N' (N rooms to train on); a folder of RealEstate10K chunks, or an
+    `s3://` or `http(s)://` one; several of them with commas between; a folder of scene folders, or of
+    'train/' and 'test/' folders of them; the output of the official conversion. index: evaluation index;
+    empty leaves the tasks to the set, which rooms alone have. Raises UserError for anything else.
+    """
+    if not data.root:
+        raise UserError("data.root is empty: set it to builtin:rooms or to where the scenes are")
+    sets = _rooms(data.root) if data.root.startswith("builtin:") else SceneSets(data.root, _splits(data))
+    if data.index:
+        _add_tasks(sets, Path(data.index).expanduser())
+    return sets
+
+
+def _add_tasks(sets: SceneSets, index: Path) -> None:
+    from dataloader.re10k.index import index_tasks, read_index
+
+    sets.tasks["test"] = index_tasks(read_index(index), sets.split("test"), str(index))
+
+
+def _rooms(root: str) -> SceneSets:
+    from dataloader.room_scenes import open_rooms
+
+    match = re.fullmatch(r"builtin:rooms(?::([1-9]\d*))?", root)
+    if match is None:
+        raise UserError(
+            f"data.root is {root!r}: of the built-in sets, write builtin:rooms or builtin:rooms:N"
+        )
+    return open_rooms() if match[1] is None else open_rooms(int(match[1]))
+
+
+def _splits(data: DataSettings) -> dict[str, SceneSet]:
+    """The sets of a root that is no built-in one, by looking at what it holds."""
+    roots = [root.strip() for root in data.root.split(",") if root.strip()]
+    if any(is_remote(root) for root in roots) or _has_chunks(roots[0]):
+        return _chunks(roots, data.cache)
+    if len(roots) > 1:
+        missing = next(root for root in roots if not _has_chunks(root))
+        raise UserError(f"data.root: {missing} holds no RealEstate10K chunks (train/index.json)")
+    return _folders(Path(roots[0]).expanduser(), data)
+
+
+def _has_chunks(root: str) -> bool:
+    return any((Path(root).expanduser() / split / "index.json").is_file() for split in SPLITS)
+
+
+def _chunks(roots: list[str], cache: str) -> dict[str, SceneSet]:
+    """A set per split that any of the roots has; a root takes part in the splits that it has."""
+    from dataloader.re10k.roots import Root, default_cache
+    from dataloader.re10k.scenes import Re10kScenes
+
+    folder = Path(cache).expanduser() if cache else default_cache()
+    found: dict[str, SceneSet] = {}
+    for split in SPLITS:
+        present = [root for root in roots if Root(root, folder).has_split(split)]
+        if present:
+            found[split] = Re10kScenes(present, split, cache=folder)
+    if not found:
+        raise UserError(f"data.root: {roots[0]} has neither train/index.json nor test/index.json")
+    return found
+
+
+def _folders(root: Path, data: DataSettings) -> dict[str, SceneSet]:
+    """Sets of an official conversion or of scene folders."""
+    from dataloader.folder_scenes import FolderScenes, split_folders
+    from dataloader.re10k.official import LIST, OfficialScenes
+
+    if not root.is_dir():
+        raise UserError(f"data.root: {root} is no folder")
+    if (root / LIST).is_file():
+        scenes = OfficialScenes(root)
+        return dict.fromkeys(SPLITS, scenes)
+    listed = [split for split in SPLITS if (root / split / LIST).is_file()]
+    if listed:
+        return {split: OfficialScenes(root / split) for split in listed}
+    return {
+        split: FolderScenes(folders, f"{root} {split}", data.format, data.images, data.hold_out_every)
+        for split, folders in split_folders(root).items()
+    }
