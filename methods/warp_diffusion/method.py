@@ -14,11 +14,11 @@ from torch import Tensor
 from common.errors import UserError
 from dataloader.pairs import PairData, PairSet
 from dataloader.scene import Batch, Scene
-from engine.checkpoint import assign, put
 from engine.config import DataConfig, Experiment, TrainingConfig
 from engine.method import Evaluation, Method, Optimization
 from engine.metrics import ImageMetrics
 from engine.schedule import learning_rate_schedule
+from engine.weights import assign, put
 from geometry.cameras import Cameras
 from geometry.selection import rank_views
 from geometry.views import Rendering, Views
