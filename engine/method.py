@@ -204,6 +204,21 @@ class Method(nn.Module, ABC):
         """Write what the method made of the source photos, for people to look at; returns the files."""
         return []
 
+    def random_sample(self, batch: int, sources: int, targets: int) -> Sample | None:
+        """A training batch of random content on the CPU, of the configured image size, for measuring.
+
+        batch: samples; each with so many source and target views. None: there are only real ones.
+        """
+        return None
+
+    def tokens_per_sample(self, sample: Any) -> int:
+        """How many tokens the network is given for one sample of this training batch; 0: it knows none."""
+        return 0
+
+    def view_size(self) -> tuple[int, int] | None:
+        """(height, width) of the views the method is made for; None: any."""
+        return None
+
     def preview(self, sample: Any) -> list[list[Tensor]]:
         """Rows of pictures [3, H, W] that show how training is getting on, from one training batch."""
         return []

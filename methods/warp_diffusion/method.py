@@ -181,6 +181,9 @@ class WarpDiffusion(Method):
             lambda step: warm_up_rate(step, warmup) if step < warmup else schedule(step),
         )
 
+    def view_size(self) -> tuple[int, int]:
+        return self.config.resolution, self.config.resolution
+
     def preview(self, sample: PairSample) -> list[list[Tensor]]:
         """Per pair: source, target, warp, and a sample of ours."""
         warp = self.warp_channels(sample.warp, sample.small_warp, sample.coverage)
