@@ -31,15 +31,16 @@ import yaml
 from torch import Tensor, nn
 
 from common.errors import UserError
+from engine.pretrained import is_pretrained, load_into
 from engine.tensor_files import (
     read_safetensors,
     sha256,
-    sha256_tensors,
     sync_folder,
     write_bytes,
     write_safetensors,
     write_torch,
 )
+from engine.weights import assign, frozen_hashes, saved_tensors
 
 if TYPE_CHECKING:
     from engine.method import Method
@@ -81,7 +82,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint folder that was found. original: written by an original implementation, not by us."""
+    """A checkpoint folder that was found. original: weights alone, such as an original implementation's."""
 
     path: Path
     step: int
@@ -161,7 +162,8 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def find(folder: Path, which: str) -> Checkpoint | None:
-    """The checkpoint that `-r` names: a step, 'latest' (also '-1') or 'auto'.
+    """The checkpoint that `-r` names: a step, 'latest' (also '-1'), 'auto', or the folder of a pretrained
+    method, which counts as step 0.
 
     'latest' and 'auto' pass over damaged folders with one log line each. Returns None only for 'auto' where
     there is no checkpoint. Raises UserError when what was asked for is missing or damaged.
@@ -179,6 +181,8 @@ def find(folder: Path, which: str) -> Checkpoint | None:
             f"{folder} holds no checkpoint to resume from: start without -r, or use -r auto"
         )
     if not which.isdecimal():
+        if is_pretrained(Path(which)):
+            return Checkpoint(Path(which), 0, original=True)
         raise UserError(f"-r {which} is not a checkpoint: give a step, latest or auto")
     if int(which) not in folders:
         there = ", ".join(str(step) for step in sorted(folders)) or "none"
@@ -193,6 +197,15 @@ def find(folder: Path, which: str) -> Checkpoint | None:
 
 def _checkpoint(path: Path, step: int) -> Checkpoint:
     return Checkpoint(path, step, original=not _is_ours(path))
+
+
+def open_folder(path: Path) -> Checkpoint:
+    """The checkpoint in a folder of any name. Raises UserError when it is damaged."""
+    fault = damage(path)
+    if fault is not None:
+        raise UserError(f"{fault}: use another checkpoint")
+    match = _NAME.fullmatch(path.resolve().name)
+    return _checkpoint(path, int(match[1]) if match else 0)
 
 
 def _folders(folder: Path) -> dict[int, Path]:
@@ -286,32 +299,17 @@ def read_ema(path: Path) -> dict[str, Tensor] | None:
     return read_safetensors(file) if file.exists() else None
 
 
-def saved_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """What `model.safetensors` holds: trainable parameters and persistent buffers, each tensor once."""
-    frozen = {id(parameter) for parameter in module.parameters() if not parameter.requires_grad}
-    found: dict[int, tuple[str, Tensor]] = {}
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        if id(tensor) not in frozen:
-            found.setdefault(id(tensor), (name, tensor))  # tied weights go by their first name
-    return dict(found.values())
-
-
-def frozen_hashes(module: nn.Module) -> dict[str, str]:
-    """SHA-256 of the parameters that are not trained, per top-level part of the module."""
-    parts: dict[str, dict[str, Tensor]] = {}
-    for name, parameter in module.named_parameters():
-        if not parameter.requires_grad:
-            parts.setdefault(name.split(".")[0], {})[name] = parameter
-    return {part: sha256_tensors(tensors) for part, tensors in parts.items()}
-
-
 def load_weights(method: Method, path: Path) -> None:
-    """Load the weights of a checkpoint folder, ours (the raw ones, not the average) or an original's.
+    """Load the weights of a folder: a checkpoint of ours (the raw weights, not the average), a pretrained
+    method, or an original's checkpoint.
 
     Raises UserError when the folder is damaged or not a checkpoint, or when names or shapes differ.
     """
     if not path.is_dir():
         raise UserError(f"{path} is not a checkpoint folder")
+    if is_pretrained(path):
+        load_into(method, path)
+        return
     fault = damage(path)
     if fault is not None:
         raise UserError(f"{fault}: use another checkpoint")
@@ -340,11 +338,16 @@ def find_trained(folder: Path, which: str) -> Checkpoint:
 
 def load_for_inference(method: Method, checkpoint: Checkpoint) -> None:
     """Load a checkpoint, averaged weights where it has them, into a method that only renders from now on."""
+    load_averaged(method, checkpoint)
+    method.prepare_inference()
+
+
+def load_averaged(method: Method, checkpoint: Checkpoint) -> None:
+    """Load a checkpoint as `load_weights` does, then the averaged weights where it has them."""
     load_weights(method, checkpoint.path)
     average = None if checkpoint.original else read_ema(checkpoint.path)
     if average is not None:
         assign(method, saved_tensors(method) | average, checkpoint.path)
-    method.prepare_inference()
 
 
 def check_frozen(method: nn.Module, state: State, path: Path) -> None:
@@ -357,55 +360,3 @@ def check_frozen(method: nn.Module, state: State, path: Path) -> None:
         raise UserError(
             f"{path} was trained on other frozen weights ({', '.join(wrong)}): use the same pretrained files"
         )
-
-
-@torch.no_grad()
-def assign(module: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:
-    """Copy tensors into a module, strictly: all that a checkpoint holds, nothing unknown, equal shapes.
-
-    Tensors that have no memory yet (of the 'meta' device) are replaced by the checkpoint's own, as float32;
-    those it must bring too, trained or not.
-    Raises UserError that names what differs, and then copies nothing.
-    """
-    known = module.state_dict(keep_vars=True)
-    empty = [name for name, tensor in known.items() if tensor.is_meta]
-    faults = {
-        "missing": [
-            name for name in {**saved_tensors(module), **dict.fromkeys(empty)} if name not in tensors
-        ],
-        "unexpected": [name for name in tensors if name not in known],
-        "of another shape": [
-            f"{name} ({list(tensor.shape)} there, {list(known[name].shape)} here)"
-            for name, tensor in tensors.items()
-            if name in known and tensor.shape != known[name].shape
-        ],
-    }
-    if any(faults.values()):
-        listed = "; ".join(f"{what}: {_shorten(names)}" for what, names in faults.items() if names)
-        raise UserError(f"the weights in {source} do not fit this model: {listed}")
-    put(module, tensors)
-
-
-@torch.no_grad()
-def put(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy tensors into a module that has them all, in equal shapes; see `assign`."""
-    known = module.state_dict(keep_vars=True)
-    for name, tensor in tensors.items():
-        if known[name].is_meta:
-            _replace(module, name, tensor)
-        else:
-            known[name].copy_(tensor)
-
-
-def _replace(module: nn.Module, name: str, tensor: Tensor) -> None:
-    """Put a tensor in the place of a parameter or buffer, which stays as trainable as it was."""
-    place, _, last = name.rpartition(".")
-    owner = module.get_submodule(place)
-    old = getattr(owner, last)
-    new = tensor.to(old.dtype)
-    setattr(owner, last, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
-
-
-def _shorten(names: list[str], limit: int = 4) -> str:
-    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + rest

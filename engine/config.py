@@ -150,6 +150,11 @@ def read_config(
     if not isinstance(config, dict):
         raise UserError(f"{path} must hold 'key: value' lines")
     config = config if translate is None else translate(config)
+    return override(config, overrides)
+
+
+def override(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A raw config with dotted `key=value` words applied, in place. Raises UserError for a bad word."""
     for word in overrides:
         key, separator, text = word.partition("=")
         if not separator or not key:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +21,6 @@ from geometry.views import Rendering, Views
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from dataloader.pairs import PairData
     from engine.config import DataConfig, Experiment, TrainingConfig
@@ -115,23 +116,51 @@ class SourceState:
 class Method(nn.Module, ABC):
     """A way of novel-view synthesis. Subclasses are listed in `methods/__init__.py` and made by `create`.
 
-    Config: dataclass of the `model:` section. trains: whether `train.py` has anything to do. reads_sources:
-    whether `encode` looks at the source photos, or only at their cameras (then they are not loaded). missing:
-    why there are no weights, where a method works without (`without_weights`). weights_hint: how published
-    weights are had.
+    Config: dataclass of the `model:` section. method_name: what config files call it; by default the class's
+    name in snake case. config: what `create` was given; every method keeps it. trains: whether `train.py` has
+    anything to do. reads_sources: whether `encode` looks at the source photos, or only at their cameras (then
+    they are not loaded). missing: why there are no weights, where a method works without (`without_weights`).
+    weights_hint: how published weights are had. needs_scene: whether `create` cannot do without a scene.
     """
 
     missing: str = ""
+    config: Any = None
+    method_name: ClassVar[str] = ""
 
     Config: ClassVar[type] = NoConfig
     trains: ClassVar[bool] = False
     reads_sources: ClassVar[bool] = True
     weights_hint: ClassVar[str] = ""
+    needs_scene: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "method_name" not in vars(cls):
+            cls.method_name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
 
     @classmethod
     def create(cls, config: Any, scene: Any = None) -> Method:
         """Build the method from its config; some methods need the scene (mesh, number of photos)."""
-        return cls()
+        method = cls()
+        method.config = config
+        return method
+
+    @classmethod
+    def from_pretrained(cls, place: str | Path, scene: Any = None) -> Self:
+        """The method in a folder of `save_pretrained`, one of our iter_N, or a model of the hub.
+
+        place: path, or OWNER/NAME on the hub. scene: for methods that need one. Raises UserError when it is
+        another method's, or its weights do not fit.
+        """
+        from engine.pretrained import load
+
+        return cast("Self", load(cls, place, scene))
+
+    def save_pretrained(self, folder: str | Path) -> list[Path]:
+        """Write a folder that `from_pretrained` reads; returns its files. Raises UserError if it cannot."""
+        from engine.pretrained import save
+
+        return save(self, Path(folder))
 
     def forward(self, sample: Any, step: int) -> dict[str, Tensor]:
         """Losses of one training batch: 'loss' is minimised, the rest is logged."""
@@ -185,6 +214,21 @@ class Method(nn.Module, ABC):
     def write_sources(self, state: Any, folder: Path) -> list[Path]:
         """Write what the method made of the source photos, for people to look at; returns the files."""
         return []
+
+    def random_sample(self, batch: int, sources: int, targets: int) -> Sample | None:
+        """A training batch of random content on the CPU, of the configured image size, for measuring.
+
+        batch: samples; each with so many source and target views. None: there are only real ones.
+        """
+        return None
+
+    def tokens_per_sample(self, sample: Any) -> int:
+        """How many tokens the network is given for one sample of this training batch; 0: it knows none."""
+        return 0
+
+    def view_size(self) -> tuple[int, int] | None:
+        """(height, width) of the views the method is made for; None: any."""
+        return None
 
     def preview(self, sample: Any) -> list[list[Tensor]]:
         """Rows of pictures [3, H, W] that show how training is getting on, from one training batch."""

@@ -101,7 +101,7 @@ class Run:
         self._prepare()
         if found is not None and found.original:
             self.state.step, self.state.samples_drawn = found.step, found.step * self.global_batch
-            logger.info("%s is an original's checkpoint: the optimiser starts afresh", found.path)
+            logger.info("%s holds weights alone: the optimiser starts afresh", found.path)
         elif found is not None:
             self._restore(found.path)
         if self.config.tracker != "none":

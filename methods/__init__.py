@@ -95,6 +95,26 @@ def create_method(experiment: Experiment, scene: Any = None) -> Method:
     return method_class(experiment.method).create(experiment.model, scene)
 
 
+def load_pretrained(place: str | Path, scene: Any = None) -> Method:
+    """The method in a folder of `save_pretrained`, one of our iter_N, or a model of the hub (OWNER/NAME).
+
+    scene: for methods that need one. Raises UserError when there is none, or its weights do not fit.
+    """
+    from engine.pretrained import load, locate, read_config
+
+    folder = locate(place)
+    return load(method_class(read_config(folder)[0]), folder, scene)
+
+
+def open_data(experiment: Experiment, kind: type[Method]) -> Any:
+    """What `train.py` would start from, with the method's own flags at their defaults."""
+    parser = argparse.ArgumentParser(add_help=False)
+    kind.add_arguments(parser, "train")
+    args = parser.parse_args([])
+    kind.apply_arguments(args, experiment)
+    return kind.open(args, experiment)
+
+
 def open_trained(folder: Path, scene: Any) -> tuple[str, Method]:
     """The name and the method of the newest checkpoint in a folder, built by the config saved with it.
 

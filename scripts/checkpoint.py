@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
 
-from common.cli import command_parser, setup_logging
+from common.cli import command_parser, setup_logging, split_overrides
 from common.errors import UserError, command
-from engine.checkpoint import find_trained, load_for_inference
+from engine.checkpoint import find_trained, load_averaged, load_for_inference, open_folder
 from engine.outputs import prepare_folder, write_provenance
-from methods import create_method, load_experiment
+from methods import create_method, load_experiment, open_data
 
 EXAMPLES = """
 python scripts/checkpoint.py convert configs/warp_plus_pose -r 112000 outputs/warp_plus_pose
 python scripts/checkpoint.py convert configs/zeronvs_original -r 0 outputs/zeronvs
 python scripts/checkpoint.py convert configs/warp_diffusion/toy -r latest outputs/toy --dtype float16
+python scripts/checkpoint.py save-pretrained configs/warp_diffusion/toy outputs/toy_pretrained
+python scripts/checkpoint.py save-pretrained outputs/fox/iter_600 outputs/fox_pretrained data.root=scenes/fox
 """
 
 
@@ -39,6 +42,18 @@ def build_parser() -> argparse.ArgumentParser:
         "--dtype", default="float32", choices=("float32", "float16", "bfloat16"), help="default: float32"
     )
     convert.add_argument("--output_dir", type=Path, help="where the iter_N folders are (default: EXP_DIR)")
+    save = commands.add_parser(
+        "save-pretrained",
+        help="write a checkpoint as a folder that from_pretrained, init_from and -r take",
+        description="Write config.json, model.safetensors (averaged weights where the checkpoint has them, "
+        "those that are not trained too) and a model card. key=value words change the experiment.",
+        epilog=parser.epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    save.add_argument("source", type=Path, help="experiment folder, or one of our iter_N")
+    save.add_argument("out", type=Path, help="folder to write; a README.md in it is kept")
+    save.add_argument("-r", "--resume", default="latest", help="checkpoint: N or latest (default)")
+    save.add_argument("--output_dir", type=Path, help="where the iter_N folders are (default: SOURCE)")
     return parser
 
 
@@ -58,10 +73,33 @@ def convert(args: argparse.Namespace) -> None:
     write_provenance(args.out, {"checkpoint": str(found.path)}, experiment.training.seed)
 
 
+def save_pretrained(args: argparse.Namespace, overrides: list[str]) -> None:
+    """Load, check strictly, write."""
+    experiment, kind = load_experiment(args.source, overrides)
+    if not kind.trains:
+        raise UserError(f"{experiment.method} has no weights to save")
+    if (args.source / "manifest.json").exists():
+        found = open_folder(args.source)
+    else:
+        found = find_trained(args.output_dir or args.source, args.resume)
+    method = create_method(experiment, open_data(experiment, kind) if kind.needs_scene else None)
+    load_averaged(method, found)
+    prepare_folder(args.out)
+    for file in method.save_pretrained(args.out):
+        print(file)
+
+
 @command
 def main() -> None:
     setup_logging()
-    convert(build_parser().parse_args())
+    overrides, words = split_overrides(sys.argv[1:])
+    args = build_parser().parse_args(words)
+    if args.command == "save-pretrained":
+        save_pretrained(args, overrides)
+    elif overrides:
+        raise UserError(f"{overrides[0]}: convert takes the experiment as it is")
+    else:
+        convert(args)
 
 
 if __name__ == "__main__":

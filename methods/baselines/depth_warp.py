@@ -65,7 +65,9 @@ class DepthWarp(Method):
     @classmethod
     def create(cls, config: DepthWarpConfig, scene: Scene | None = None) -> DepthWarp:
         mesh = scene.mesh() if isinstance(scene, Scene) and scene.has_mesh else None
-        return cls(config.max_angle, mesh, config.fill)
+        method = cls(config.max_angle, mesh, config.fill)
+        method.config = config
+        return method
 
     def encode(self, source: Views, reuse: LiftedPhotos | None = None) -> LiftedPhotos:
         """Find the depth of every source view; the photos are lifted when a target first needs them."""

@@ -46,6 +46,7 @@ class PhotoBlend(Method):
     """Blend photos as unstructured lumigraphs do (Buehler 2001): weights fall with the angle of the rays."""
 
     Config = PhotoBlendConfig
+    needs_scene = True
 
     def __init__(self, mesh: Mesh, photos: int = 3, tolerance: float = 0.01) -> None:
         super().__init__()
@@ -55,7 +56,9 @@ class PhotoBlend(Method):
 
     @classmethod
     def create(cls, config: PhotoBlendConfig, scene: Scene | None = None) -> PhotoBlend:
-        return cls(require_mesh("photo_blend", scene), config.photos, config.tolerance)
+        method = cls(require_mesh("photo_blend", scene), config.photos, config.tolerance)
+        method.config = config
+        return method
 
     def encode(self, source: Views, reuse: Any = None) -> BlendState:
         self.rasterizer = self.rasterizer.to(source.images.device)

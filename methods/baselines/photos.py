@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -52,6 +52,7 @@ class SinglePlane(Method):
     """The nearest photo on a plane that faces its camera at one depth, seen from the target camera."""
 
     Config = SinglePlaneConfig
+    needs_scene = True
 
     def __init__(self, depth: float) -> None:
         super().__init__()
@@ -59,12 +60,15 @@ class SinglePlane(Method):
 
     @classmethod
     def create(cls, config: SinglePlaneConfig, scene: Scene | None = None) -> SinglePlane:
-        if config.depth > 0:
-            return cls(config.depth)
-        if scene is None:
-            raise UserError("single_plane needs a scene, or model.depth")
-        first = (scene.splits.get("train") or scene.split("all"))[0]
-        return cls(float(seen_depths(scene, first).median()))
+        depth = config.depth
+        if depth <= 0:
+            if scene is None:
+                raise UserError("single_plane needs a scene, or model.depth")
+            first = (scene.splits.get("train") or scene.split("all"))[0]
+            depth = float(seen_depths(scene, first).median())
+        method = cls(depth)
+        method.config = replace(config, depth=depth)
+        return method
 
     def render(self, state: SourceState, cameras: Cameras) -> Rendering:
         nearest = rank_views(state.source.cameras, cameras)[:, 0]

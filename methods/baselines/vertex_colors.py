@@ -87,6 +87,7 @@ class VertexColors(Method):
     """A colour per vertex, interpolated over the triangles; grey where no photo looks."""
 
     Config = VertexColorsConfig
+    needs_scene = True
     trains = True
     reads_sources = False
 
@@ -101,7 +102,9 @@ class VertexColors(Method):
 
     @classmethod
     def create(cls, config: VertexColorsConfig, scene: Scene | None = None) -> VertexColors:
-        return cls(require_mesh("vertex_colors", scene), config.rays)
+        method = cls(require_mesh("vertex_colors", scene), config.rays)
+        method.config = config
+        return method
 
     def samples(self, scene: Scene, data: DataConfig) -> SurfaceSamples:
         views = source_views(scene, data)

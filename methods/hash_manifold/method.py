@@ -42,6 +42,7 @@ class HashManifold(Method):
     """
 
     Config = HashManifoldConfig
+    needs_scene = True
     trains = True
     reads_sources = False
 

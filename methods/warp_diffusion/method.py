@@ -14,11 +14,11 @@ from torch import Tensor
 from common.errors import UserError
 from dataloader.pairs import PairData, PairSet
 from dataloader.scene import Batch, Scene
-from engine.checkpoint import assign, put
 from engine.config import DataConfig, Experiment, TrainingConfig
 from engine.method import Evaluation, Method, Optimization
 from engine.metrics import ImageMetrics
 from engine.schedule import learning_rate_schedule
+from engine.weights import assign, put
 from geometry.cameras import Cameras
 from geometry.selection import rank_views
 from geometry.views import Rendering, Views
@@ -180,6 +180,9 @@ class WarpDiffusion(Method):
             torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01),
             lambda step: warm_up_rate(step, warmup) if step < warmup else schedule(step),
         )
+
+    def view_size(self) -> tuple[int, int]:
+        return self.config.resolution, self.config.resolution
 
     def preview(self, sample: PairSample) -> list[list[Tensor]]:
         """Per pair: source, target, warp, and a sample of ours."""

@@ -79,6 +79,7 @@ class ToyMethod(Method):
     """A frozen lifting of x and a trained network on top."""
 
     Config = ToyConfig
+    method_name = "toy"
     trains = True
 
     def __init__(self, config: ToyConfig) -> None:
