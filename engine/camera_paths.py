@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,18 @@ from dataloader.scene_depth import scene_scale
 from engine.config import DataConfig
 from engine.data import source_indices, view_size
 from geometry.cameras import Cameras
+from geometry.pair_paths import PAIR_FPS, PAIR_PATHS
 from geometry.path_files import read_camera_path
 from geometry.paths import AROUND_ONE, PATHS
 
 # Sideways reach of the spiral in depth units, the orbit's. MegaScenes' 3 units suit views whose nearest fifth
 # is foreground, and lose sight of a scene that fills its depth range evenly.
 _SPIRAL_REACH = 1.0
+
+# Between source views: those of geometry.pair_paths, and the recorded cameras from the first to the last.
+BETWEEN_SOURCES = ("frames", *PAIR_PATHS)
+
+CamerasOf = Callable[[list[int]], Cameras]  # of records of a scene, as the method sees them
 
 
 def path_name(path: str) -> str:
@@ -31,23 +38,32 @@ def scene_path(
     view: str | None = None,
     frames: int | None = None,
     original: bool = False,
+    sources: Sequence[int] | None = None,
+    cameras_of: CamerasOf | None = None,
 ) -> tuple[Cameras, float | None]:
-    """The cameras [N] of a path and the frame rate that its file asks for (None for a path by name).
+    """The cameras [N] of a path and the frame rate that it asks for (None for most paths by name).
 
-    path: a name of `geometry.paths.PATHS`, or a camera_path.json file. view: name of the photo that a path
-    around one camera starts from; None takes the middle one of the split `data.source`. frames: None takes
-    the path's default. Distances are in units of the 20th percentile of the depth that the view sees; paths
+    path: a name of `geometry.paths.PATHS` or `BETWEEN_SOURCES`, or a camera_path.json file. view: name of the
+    photo that a path around one camera starts from; None takes the middle source. frames: None takes the
+    path's default. Distances are in units of the 20th percentile of the depth that the view sees; paths
     around one camera are moreover as wide as its field of view allows. original: leave orbit and spiral as
-    MegaScenes has them, which suits its own wide lens. Raises UserError for an unknown path
-    or view.
+    MegaScenes has them, which suits its own wide lens. sources: the records given; None takes the split
+    `data.source`, of which paths between source views use the first and the last. cameras_of: how records'
+    cameras are had where `data.max_size` does not say it. Raises UserError for an unknown path or view.
     """
     if path.endswith(".json"):
         return read_camera_path(Path(path))
-    if path not in PATHS:
-        raise UserError(f"unknown path {path!r}: choose from {', '.join(PATHS)}, or give a camera_path.json")
-    sources = source_indices(scene, data)
-    index = sources[len(sources) // 2] if view is None else _record_index(scene, view)
-    reference = scene.cameras([index] if path in AROUND_ONE else sources, view_size(scene, data))
+    if path not in PATHS and path not in BETWEEN_SOURCES:
+        known = ", ".join((*PATHS, *BETWEEN_SOURCES))
+        raise UserError(f"unknown path {path!r}: choose from {known}, or give a camera_path.json")
+    if cameras_of is None:
+        cameras_of = _cameras_at_size(scene, data)
+    if path in BETWEEN_SOURCES:
+        given = list(sources) if sources is not None else [source_indices(scene, data)[i] for i in (0, -1)]
+        return _between_sources(path, given, cameras_of, frames), PAIR_FPS
+    sources = source_indices(scene, data) if sources is None else list(sources)
+    index = sources[len(sources) // 2] if view is None else record_index(scene, view)
+    reference = cameras_of([index] if path in AROUND_ONE else sources)
     scale = scene_scale(scene, index)
     options: dict[str, Any] = {} if frames is None else {"n": frames}
     if path in AROUND_ONE and original:
@@ -60,6 +76,34 @@ def scene_path(
     elif path == "llff_spiral":
         options["bounds"] = _bounds(scene)
     return PATHS[path](reference, scale, **options), None
+
+
+def _cameras_at_size(scene: Scene, data: DataConfig) -> CamerasOf:
+    return lambda indices: scene.cameras(indices, view_size(scene, data))
+
+
+def _between_sources(path: str, sources: list[int], cameras_of: CamerasOf, frames: int | None) -> Cameras:
+    """A path from the first source to the last; its unit of depth is their distance."""
+    if path == "frames":
+        return cameras_of(recorded(sources, frames))
+    reference = cameras_of(sources)
+    scale = float((reference.center[-1] - reference.center[0]).norm())
+    return PAIR_PATHS[path](reference, scale, **({} if frames is None else {"n": frames}))
+
+
+def recorded(sources: Sequence[int], frames: int | None = None) -> list[int]:
+    """The records between the outermost sources, these included; `frames` of them, evenly spread.
+
+    Raises UserError where there is only one source.
+    """
+    first, last = min(sources), max(sources)
+    if first == last:
+        raise UserError("the path 'frames' runs between source views: it needs 2 of them, not 1")
+    count = last - first + 1
+    if frames is None or frames >= count:
+        return list(range(first, last + 1))
+    step = (count - 1) / max(frames - 1, 1)
+    return [first + round(i * step) for i in range(frames)]
 
 
 def _view_width(camera: Cameras) -> float:
@@ -80,7 +124,8 @@ def _bounds(scene: Scene) -> tuple[float, float] | None:
     return min(near for near, _ in bounds), max(far for _, far in bounds)
 
 
-def _record_index(scene: Scene, view: str) -> int:
+def record_index(scene: Scene, view: str) -> int:
+    """The record of that name. Raises UserError where the scene has none."""
     if view not in scene.names:
         known = f"{scene.names[0]} ... {scene.names[-1]}"
         raise UserError(f"scene {scene.name} has no view {view!r}; it has {known}")

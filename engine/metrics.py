@@ -8,7 +8,6 @@ version 0.1 of Zhang et al. 2018 on inputs in [-1, 1]. Masked versions score cov
 from __future__ import annotations
 
 import logging
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
+from engine.vgg import torchvision_convolutions, weights_file
 from geometry.views import Rendering, Views
 
 log = logging.getLogger(__name__)
@@ -66,11 +66,12 @@ def psnr(images: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
     return -10 * torch.log10(mean)
 
 
-def ssim_map(images: Tensor, targets: Tensor) -> Tensor:
+def ssim_map(images: Tensor, targets: Tensor, bias_correction: bool = False) -> Tensor:
     """Structural similarity of every 11x11 window inside the images.
 
-    images, targets: [N, 3, H, W] in [0, 1]. Returns [N, H - 10, W - 10], mean over channels. Raises UserError
-    for images smaller than a window.
+    images, targets: [N, 3, H, W] in [0, 1]. bias_correction: multiply (co)variances by n / (n - 1) with n =
+    121, as scikit-image does unless told otherwise. Returns [N, H - 10, W - 10], mean over channels. Raises
+    UserError for images smaller than a window.
     """
     height, width = images.shape[-2:]
     if min(height, width) < _SSIM_WINDOW:
@@ -90,6 +91,9 @@ def ssim_map(images: Tensor, targets: Tensor) -> Tensor:
     mean_x, mean_y = blur(images), blur(targets)
     var_x, var_y = blur(images**2) - mean_x**2, blur(targets**2) - mean_y**2
     covariance = blur(images * targets) - mean_x * mean_y
+    if bias_correction:
+        samples = _SSIM_WINDOW**2
+        var_x, var_y, covariance = (c * samples / (samples - 1) for c in (var_x, var_y, covariance))
     similarity = (2 * mean_x * mean_y + _SSIM_C1) * (2 * covariance + _SSIM_C2)
     similarity = similarity / ((mean_x**2 + mean_y**2 + _SSIM_C1) * (var_x + var_y + _SSIM_C2))
     return similarity.mean(1)
@@ -167,7 +171,7 @@ def load_image_metrics(weights_dir: Path | None = None, device: torch.device | N
     """
     metrics = ImageMetrics()
     for name, backbone in (("lpips_vgg", "vgg16"), ("lpips_alex", "alexnet")):
-        path = _backbone_file(backbone, weights_dir)
+        path = weights_file(backbone, weights_dir)
         if path is None:
             where = weights_dir or "the torch hub cache"
             metrics.missing[name] = (
@@ -180,12 +184,6 @@ def load_image_metrics(weights_dir: Path | None = None, device: torch.device | N
     return metrics
 
 
-def _backbone_file(backbone: str, weights_dir: Path | None) -> Path | None:
-    folder = weights_dir or Path(torch.hub.get_dir()) / "checkpoints"
-    files = sorted(folder.glob(f"{backbone}*.pth")) if folder.is_dir() else []
-    return files[0] if files else None
-
-
 def _load_lpips(
     net: str, backbone: str, path: Path, device: torch.device | None
 ) -> Callable[[Tensor, Tensor], Tensor]:
@@ -193,8 +191,7 @@ def _load_lpips(
     import lpips
 
     model = lpips.LPIPS(net=net, version="0.1", pnet_rand=True, verbose=False).eval().requires_grad_(False)
-    state = _load_state(path)
-    features = [state[key] for key in sorted(_feature_keys(state), key=_feature_order)]
+    features = torchvision_convolutions(path)
     # lpips cuts the backbone's `features` into slices but keeps the order of its convolutions
     own = list(model.net.parameters())
     if [tuple(t.shape) for t in own] != [tuple(t.shape) for t in features]:
@@ -203,25 +200,3 @@ def _load_lpips(
         parameter.data.copy_(value)
     model = model.to(device or torch.device("cpu"))
     return lambda images, targets: model(images, targets).flatten()
-
-
-def _load_state(path: Path) -> dict[str, Tensor]:
-    """A state dict of torchvision's. Raises UserError when the file is cut off or something else."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "it is empty"
-        raise UserError(f"{path} is not a readable weights file ({reason}): download it again") from None
-    if not isinstance(state, dict):
-        raise UserError(f"{path} holds no state dict: take torchvision's file")
-    return state
-
-
-def _feature_keys(state: dict[str, Tensor]) -> list[str]:
-    return [key for key in state if key.startswith("features.")]
-
-
-def _feature_order(key: str) -> tuple[int, bool]:
-    """features.7.bias sorts after features.7.weight and before features.10.weight."""
-    _, index, kind = key.split(".")
-    return int(index), kind == "bias"

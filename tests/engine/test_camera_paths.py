@@ -5,7 +5,7 @@ from common.errors import UserError
 from dataloader import toy
 from dataloader.builtin import motorcycle
 from dataloader.scene import Scene
-from engine.camera_paths import path_name, scene_path
+from engine.camera_paths import BETWEEN_SOURCES, path_name, recorded, scene_path
 from engine.config import DataConfig
 from geometry.cameras import pinhole
 from geometry.path_files import write_camera_path
@@ -17,12 +17,12 @@ def room() -> Scene:
     return toy.make_scene(0, n_views=9, height=24, width=32)
 
 
-@pytest.mark.parametrize("path", sorted(PATHS))
+@pytest.mark.parametrize("path", sorted((*PATHS, *BETWEEN_SOURCES)))
 def test_every_path_by_name_gives_the_frames_asked_for(room: Scene, path: str) -> None:
     cameras, fps = scene_path(path, room, DataConfig(), frames=7)
     assert cameras.shape == (7,)
     assert (cameras.height, cameras.width) == (24, 32)
-    assert fps is None
+    assert fps == (30 if path in BETWEEN_SOURCES else None)
     assert torch.isfinite(cameras.c2w).all()
 
 
@@ -75,3 +75,11 @@ def test_unknown_paths_and_views_are_named(room: Scene) -> None:
         scene_path("orbit", Scene("bare", room.records[:1], splits={"train": []}), DataConfig())
     with pytest.raises(UserError, match=r"nowhere\.json"):
         scene_path("nowhere.json", room, DataConfig())
+
+
+def test_frames_are_the_recorded_cameras_between_the_outermost_sources(room: Scene) -> None:
+    cameras, _ = scene_path("frames", room, DataConfig(), sources=[8, 2, 5])
+    assert torch.equal(cameras.c2w, room.cameras(list(range(2, 9))).c2w)
+    assert recorded([9, 2, 5], 3) == [2, 6, 9]
+    with pytest.raises(UserError, match="needs 2"):
+        scene_path("frames", room, DataConfig(), sources=[4])
