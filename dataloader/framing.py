@@ -74,11 +74,22 @@ def frame_image(image: NDArray[np.uint8], camera: Cameras, framing: Framing) -> 
             )
         image = (image.astype(np.float32) / 255 * 255).astype(np.uint8)
     image = resize_image(image, scaled)
-    top, left = (scaled[0] - size[0]) // 2, (scaled[1] - size[1]) // 2
-    cut = image[top : top + size[0], left : left + size[1]]
+    top, left = _corner(scaled, size)
+    return image[top : top + size[0], left : left + size[1]], frame_camera(camera, framing)
+
+
+def frame_camera(camera: Cameras, framing: Framing) -> Cameras:
+    """Camera(s) of photos after `frame_image`, of any leading shape."""
+    scaled = framing.scaled_size(camera.height, camera.width)
+    size = framing.size(camera.height, camera.width)
     if framing.style == "unofficial":
-        return cut, _unofficial_camera(camera, scaled, size)
-    return cut, camera.resize(*scaled).crop(top, left, *size)
+        return _unofficial_camera(camera, scaled, size)
+    return camera.resize(*scaled).crop(*_corner(scaled, size), *size)
+
+
+def _corner(scaled: ImageSize, size: ImageSize) -> tuple[int, int]:
+    """(top, left) of the middle of an image."""
+    return (scaled[0] - size[0]) // 2, (scaled[1] - size[1]) // 2
 
 
 def _unofficial_camera(camera: Cameras, scaled: ImageSize, size: ImageSize) -> Cameras:
@@ -98,12 +109,7 @@ def frame_record(record: Record, framing: Framing) -> _Framed:
 
 def frame_cameras(scene: Scene, indices: Sequence[int], framing: Framing) -> Cameras:
     """[N] cameras as `frame_views` gives them, without decoding a photo."""
-    cameras = []
-    for record in (scene.records[i] for i in indices):
-        black = np.zeros((), np.uint8)
-        blank = np.broadcast_to(black, (record.camera.height, record.camera.width, 3))
-        cameras.append(frame_image(blank, record.camera, framing)[1])
-    return _stacked(scene, cameras)
+    return _stacked(scene, [frame_camera(scene.records[i].camera, framing) for i in indices])
 
 
 def frame_views(scene: Scene, indices: Sequence[int], framing: Framing, threads: int = 0) -> Views:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from common.errors import UserError
 from dataloader.images import to_uint8
 from dataloader.scene import Record, Scene
 from dataloader.scene_sets import SceneSets, ViewTask
@@ -16,9 +17,30 @@ from dataloader.toy import make_boxes, make_cameras, render
 from geometry.views import Views
 
 _BOXES = 6
-_TRAIN, _TEST = 64, 8  # rooms of the built-in set, where their number is not said
-_TEST_SEED = 100_000  # first seed of the test rooms, far from those trained on
-_VIEWS, _SIZE = 24, 64
+
+
+@dataclass
+class RoomsConfig:
+    """The rooms of `builtin:rooms`, whose seeds are their names. Seeds: 'FIRST:LAST' (LAST left out)."""
+
+    seeds: str = "0:1024"  # rooms to train on
+    test_seeds: str = "100000:100032"  # rooms to test with, never the same
+    views: int = 9  # photos per room, along an arc of 70 degrees
+    size: int = 64  # side of the photos in pixels
+
+    def __post_init__(self) -> None:
+        if set(seed_range(self.seeds)) & set(seed_range(self.test_seeds)):
+            raise UserError(f"data.rooms: seeds {self.seeds} and test_seeds {self.test_seeds} overlap")
+        if self.views < 5 or self.size < 16:
+            raise UserError("data.rooms: at least 5 views and a size of 16 pixels are needed")
+
+
+def seed_range(text: str) -> range:
+    """The seeds that 'FIRST:LAST' stands for. Raises UserError for anything else."""
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise UserError(f"data.rooms: seeds are {text!r}, write FIRST:LAST such as 0:1024")
+    return range(int(match[1]), int(match[2]))
 
 
 @dataclass
@@ -26,14 +48,14 @@ class RoomScenes:
     """Rooms of some seeds, each seen by cameras on an arc of 70 degrees (`dataloader.toy`), with exact depth.
 
     n_views: photos per room, in order along the arc. size: (height, width) in pixels. kept: how many rooms
-    stay in memory once made, photos in 8 bits (24 views of 64x64 take 0.7 MB with their depth).
+    stay in memory once made, photos in 8 bits (9 views of 64x64 take 0.26 MB with their depth).
     """
 
     seeds: Sequence[int]
-    n_views: int = _VIEWS
-    size: tuple[int, int] = (_SIZE, _SIZE)
+    n_views: int = 9
+    size: tuple[int, int] = (64, 64)
     name: str = "builtin:rooms"
-    kept: int = 1024
+    kept: int = 4096
     chunk_sizes: Sequence[int] | None = None
     _made: dict[int, Scene] = field(default_factory=dict, repr=False)
 
@@ -66,16 +88,15 @@ def _record(views: Views, index: int) -> Record:
     return Record(views.names[index], views.cameras[index], image, np.asarray(depth), bounds=bounds)
 
 
-def open_rooms(
-    count: int = _TRAIN, tests: int = _TEST, n_views: int = _VIEWS, size: tuple[int, int] = (_SIZE, _SIZE)
-) -> SceneSets:
-    """`count` rooms to train on and `tests` others, with a task for each of these.
+def open_rooms(config: RoomsConfig) -> SceneSets:
+    """Rooms to train on and others to test with, with a task for each of these.
 
-    A task gives the views at one and three quarters of the arc and asks for three between them.
+    A task gives the views at one and two thirds of the arc and asks for those between them.
     """
-    train = RoomScenes(range(count), n_views, size)
-    test = RoomScenes(range(_TEST_SEED, _TEST_SEED + tests), n_views, size)
-    left, right = n_views // 4, 3 * n_views // 4
-    between = torch.linspace(left, right, 5)[1:-1].round().int().tolist()
-    tasks = [ViewTask(i, (left, right), tuple(between)) for i in range(tests)]
+    size = (config.size, config.size)
+    train = RoomScenes(seed_range(config.seeds), config.views, size)
+    test = RoomScenes(seed_range(config.test_seeds), config.views, size)
+    left, right = config.views // 3, 2 * config.views // 3
+    between = tuple(range(left + 1, right))
+    tasks = [ViewTask(i, (left, right), between) for i in range(len(test))]
     return SceneSets("builtin:rooms", {"train": train, "test": test}, {"test": tasks})

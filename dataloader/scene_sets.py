@@ -38,6 +38,27 @@ class SceneSet(Protocol):
         ...
 
 
+@dataclass
+class OneScene:
+    """A set that consists of a single scene."""
+
+    only: Scene
+    chunk_sizes: Sequence[int] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.only.name
+
+    def __len__(self) -> int:
+        return 1
+
+    def key(self, index: int) -> str:
+        return self.only.name
+
+    def scene(self, index: int) -> Scene:
+        return self.only
+
+
 @dataclass(frozen=True)
 class ViewTask:
     """Views of a scene that are given and views to make from them.

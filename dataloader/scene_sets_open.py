@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Protocol
 
 from common.errors import UserError
 from dataloader.remote import is_remote
+from dataloader.room_scenes import RoomsConfig
 from dataloader.scene_sets import SceneSet, SceneSets
 
 SPLITS = ("train", "test")
+ROOMS = "builtin:rooms"
 
 
 class DataSettings(Protocol):
@@ -22,19 +23,20 @@ class DataSettings(Protocol):
     format: str
     images: str
     hold_out_every: int
+    rooms: RoomsConfig
 
 
 def open_scene_sets(data: DataSettings) -> SceneSets:
     """The scenes that `data.root` names, and the tasks that `data.index` sets on the split 'test'.
 
-    root: 'builtin:rooms' or 'builtin:rooms:N' (N rooms to train on); a folder of RealEstate10K chunks, or an
+    root: 'builtin:rooms' (the rooms of `data.rooms`); a folder of RealEstate10K chunks, or an
     `s3://` or `http(s)://` one; several of them with commas between; a folder of scene folders, or of
     'train/' and 'test/' folders of them; the output of the official conversion. index: evaluation index;
     empty leaves the tasks to the set, which rooms alone have. Raises UserError for anything else.
     """
     if not data.root:
         raise UserError("data.root is empty: set it to builtin:rooms or to where the scenes are")
-    sets = _rooms(data.root) if data.root.startswith("builtin:") else SceneSets(data.root, _splits(data))
+    sets = _rooms(data) if data.root.startswith("builtin:") else SceneSets(data.root, _splits(data))
     if data.index:
         _add_tasks(sets, Path(data.index).expanduser())
     return sets
@@ -46,15 +48,12 @@ def _add_tasks(sets: SceneSets, index: Path) -> None:
     sets.tasks["test"] = index_tasks(read_index(index), sets.split("test"), str(index))
 
 
-def _rooms(root: str) -> SceneSets:
+def _rooms(data: DataSettings) -> SceneSets:
     from dataloader.room_scenes import open_rooms
 
-    match = re.fullmatch(r"builtin:rooms(?::([1-9]\d*))?", root)
-    if match is None:
-        raise UserError(
-            f"data.root is {root!r}: of the built-in sets, write builtin:rooms or builtin:rooms:N"
-        )
-    return open_rooms() if match[1] is None else open_rooms(int(match[1]))
+    if data.root != ROOMS:
+        raise UserError(f"data.root is {data.root!r}: the built-in set of scenes is {ROOMS}")
+    return open_rooms(data.rooms)
 
 
 def _splits(data: DataSettings) -> dict[str, SceneSet]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from common.errors import UserError
+from dataloader.room_scenes import RoomsConfig
 
 T = TypeVar("T")
 _KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
@@ -43,6 +44,7 @@ class DataConfig:
     warps: str = ""  # folder of the pairs' warped images, where they are prepared
     depths: str = ""  # folder of depth maps NAME.npy of a scene's photos; of several scenes, one folder each
     index: str = ""  # evaluation index of a set of scenes: which views are given, which are scored
+    rooms: RoomsConfig = field(default_factory=RoomsConfig)  # of builtin:rooms
     cache: str = ""  # folder for copies of remote files; empty = $PARALLAX_CACHE or ~/.cache/parallax
     max_bad_fraction: float = 0.001  # unreadable training samples tolerated, as a fraction
 

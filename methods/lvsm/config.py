@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from common.errors import UserError
+from dataloader.framing import Framing
 from dataloader.view_samplers import (
     ArbitrarySampler,
     BoundedSampler,
@@ -101,6 +102,7 @@ class ViewsConfig:
     official: OfficialSampler = field(default_factory=OfficialSampler)
     arbitrary: ArbitrarySampler = field(default_factory=ArbitrarySampler)
     sort: bool = True  # views in the order of the frames
+    most_sources: int = 8  # of a single scene, in evaluation and videos: spread out, the first ones last
 
     def chosen(self) -> ViewSampler:
         """The sampler that `sampler` names, with its settings."""
@@ -116,6 +118,7 @@ class LvsmConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     render: RenderConfig = field(default_factory=RenderConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
+    images: Framing = field(default_factory=Framing)  # how photos come to the size that the model takes
     signed_images: bool = True  # the transformer sees images as 2 x - 1 (False: the unofficial code)
     frame: Literal["sources", "first", "official"] = "sources"  # what cameras are relative to
     single_scale: float = 1.0  # of the world where the sources have one place only

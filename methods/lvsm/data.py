@@ -93,12 +93,7 @@ class SceneViews:
         return views[[place[i] for i in source]], views[[place[i] for i in target]]
 
     def collate(self, items: list[Any]) -> ViewSample:
-        """Samples of single scenes -> a batch."""
-        return ViewSample(
-            _stacked([item.source for item in items]),
-            _stacked([item.target for item in items]),
-            [seed for item in items for seed in item.seeds],
-        )
+        return collate(items)
 
 
 @dataclass
@@ -109,6 +104,15 @@ class ChunkedSceneViews(SceneViews):
     def chunk_sizes(self) -> Sequence[int]:
         assert self.scenes.chunk_sizes is not None
         return self.scenes.chunk_sizes
+
+
+def collate(items: list[ViewSample]) -> ViewSample:
+    """Samples of single scenes -> a batch. They must have equally many views."""
+    return ViewSample(
+        _stacked([item.source for item in items]),
+        _stacked([item.target for item in items]),
+        [seed for item in items for seed in item.seeds],
+    )
 
 
 def _stacked(views: list[Views]) -> Views:

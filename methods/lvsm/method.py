@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import mse_loss
 
 from common.errors import UserError
 from dataloader.scene import Scene
-from dataloader.scene_sets import SceneSets
-from engine.checkpoint import load_weights, put
-from engine.config import DataConfig, TrainingConfig
+from dataloader.scene_sets import OneScene, SceneSets
+from engine.checkpoint import load_weights
+from engine.config import DataConfig, Experiment, TrainingConfig
 from engine.method import Method, Optimization
+from engine.random_views import random_views
 from engine.schedule import learning_rate_schedule
+from engine.weights import put
 from geometry.cameras import Cameras
 from geometry.views import Rendering, Views
 from methods.lvsm.config import LoraConfig, LvsmConfig
-from methods.lvsm.data import ChunkedSceneViews, SceneViews, ViewSample, scene_frame
+from methods.lvsm.data import ChunkedSceneViews, SceneViews, ViewSample, collate, scene_frame
+from methods.lvsm.inputs import open_input
 from methods.lvsm.latent import merge_lora, read_autoencoder
+from methods.lvsm.losses import Criterion
 from methods.lvsm.model import LvsmModel
 from methods.lvsm.network import Encoded
 from methods.lvsm.normalise import Frame
@@ -52,6 +56,7 @@ class Lvsm(Method):
     def __init__(self, config: LvsmConfig, model: LvsmModel) -> None:
         super().__init__()
         self.config, self.model = config, model
+        self.criterion = Criterion(config.loss)
 
     @classmethod
     def create(cls, config: LvsmConfig, scene: Scene | SceneSets | None = None) -> Lvsm:
@@ -60,6 +65,11 @@ class Lvsm(Method):
 
         with init_empty_weights(include_buffers=False):
             return cls(config, LvsmModel(config))
+
+    @classmethod
+    def open(cls, args: argparse.Namespace, experiment: Experiment) -> Scene | SceneSets:
+        """A set of scenes, or a posed scene; photos at the size of `model.images`."""
+        return open_input(args, experiment, super().open)
 
     # Weights
 
@@ -107,20 +117,13 @@ class Lvsm(Method):
     # Training
 
     def samples(self, scene: Any, data: DataConfig) -> SceneViews:
-        if isinstance(scene, Scene):
-            raise UserError("lvsm is trained on many scenes: set data.root to a set of scenes")
-        scenes = scene.split(data.source)
+        scenes = OneScene(scene) if isinstance(scene, Scene) else scene.split(data.source)
         kind = SceneViews if scenes.chunk_sizes is None else ChunkedSceneViews
         return kind(scenes, self.config, data.threads)
 
     def forward(self, sample: ViewSample, step: int) -> dict[str, Tensor]:
-        """Mean squared error, and a perceptual one where it has a weight."""
-        made = self.model.decode(
-            self.model.encode(sample.source.images, sample.source.cameras), sample.target.cameras
-        )
-        mse = mse_loss(made, sample.target.images)
-        loss = self.config.loss.mse * mse
-        return {"loss": loss, "mse": mse, "psnr": -10 * mse.detach().log10()}
+        """Mean squared error of images (or latents), and a perceptual one where it has a weight."""
+        return self.criterion.losses(self.model, sample)
 
     def optimization(self, config: TrainingConfig) -> Optimization:
         """AdamW; weight decay on matrices and kernels, not on norms and biases (specs/lvsm 5.1, 5.2)."""
@@ -148,7 +151,7 @@ class Lvsm(Method):
 
     @torch.no_grad()
     def encode(self, source: Views, reuse: Any = None) -> ViewsState:
-        """Everything the source views [S] determine: of the masked model its keys and values."""
+        """What the sources set and show; they are the whole scene, `reuse` is not looked at."""
         self.model.check_size(source.cameras)
         frame = scene_frame(self.config, source.cameras.to(torch.float64))
         cameras = frame(source.cameras.to(torch.float64)).to(torch.float32)
@@ -165,6 +168,25 @@ class Lvsm(Method):
         groups = [placed[start : start + count] for start in range(0, len(cameras), count)]
         images = [self.model.pixels(self.model.decode(state.encoded, group[None]))[0] for group in groups]
         return Rendering(torch.cat(images).float().clamp(0, 1))
+
+    # Measuring
+
+    def view_size(self) -> tuple[int, int]:
+        return self.config.images.height, self.config.images.width
+
+    def random_sample(self, batch: int, sources: int, targets: int) -> ViewSample:
+        views = [random_views(sources + targets, *self.view_size(), seed=i) for i in range(batch)]
+        samples = []
+        for i, view in enumerate(views):
+            frame = scene_frame(self.config, view.cameras[:sources])
+            plain = replace(view, cameras=frame(view.cameras).to(torch.float32), depth=None, valid=None)
+            samples.append(ViewSample(plain[:sources], plain[sources:], [i]))
+        return collate(samples)
+
+    def tokens_per_sample(self, sample: ViewSample) -> int:
+        views = sample.source.images.shape[1] + sample.target.images.shape[1]
+        height, width = sample.source.images.shape[-2:]
+        return views * (height // self.model.multiple) * (width // self.model.multiple)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -19,7 +19,6 @@ from methods.lvsm.latent import (
     build_autoencoder,
     decode,
     encode,
-    scale,
 )
 from methods.lvsm.network import Encoded
 
@@ -35,12 +34,13 @@ class LvsmModel(nn.Module):
         self.config = config
         self.autoencoder: Any = None
         self.rays: RayDownsampler | None = None
-        self.factor = 1  # pixels per latent pixel
+        self.factor, self.latent_channels = 1, 3  # pixels per latent pixel
         if not config.latent.autoencoder and settings is None:
             self.network = build_network(config)
             return
         settings = settings or autoencoder_settings(config.latent)
         channels = settings["latent_channels"]
+        self.latent_channels = channels
         self.factor = 2 ** (len(settings["block_out_channels"]) - 1)
         self.network = build_network(config, channels, channels, sigmoid=False)
         self.rays = RayDownsampler(channels, self.factor)
@@ -61,7 +61,7 @@ class LvsmModel(nn.Module):
         if cameras.height % self.multiple or cameras.width % self.multiple:
             raise UserError(
                 f"images of {cameras.width}x{cameras.height}: both sides must be multiples of "
-                f"{self.multiple} (model.transformer.patch), set model.images.height and width"
+                f"{self.multiple} (model.transformer.patch), set model.images.height and model.images.width"
             )
 
     def ray_inputs(self, cameras: Cameras) -> Tensor:
@@ -85,10 +85,6 @@ class LvsmModel(nn.Module):
         with torch.no_grad():
             latents = encode(self.autoencoder, images.flatten(0, 1), self.config.latent, flat)
         return latents.unflatten(0, images.shape[:2])
-
-    def scaled(self, latents: Tensor) -> Tensor:
-        """Latents [B, V, C, h, w] that the autoencoder made elsewhere, as the transformer takes them."""
-        return scale(self.autoencoder, latents, self.config.latent)
 
     def encode(self, images: Tensor, cameras: Cameras) -> Encoded:
         """Source images [B, S, 3, H, W] and their cameras [B, S] -> what they determine."""

@@ -46,7 +46,7 @@ def test_chunked_samples_come_chunk_by_chunk() -> None:
 
 def test_an_unreadable_sample_is_replaced_by_the_same_one_every_time() -> None:
     bad = Stream(37, 5).item(2)[0]
-    dataset = PositionedSamples(ToySamples(ToyConfig(bad=(bad,))), 5)
+    dataset = PositionedSamples(ToySamples(ToyConfig(bad=(bad,))), 5, BATCHES)
     drawn, again = dataset[2], dataset[2]
     assert drawn.failures == [
         f"photo_{bad}.jpg: photo_{bad}.jpg is not a readable image (truncated): replace the file"

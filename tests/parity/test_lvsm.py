@@ -8,10 +8,28 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.parity import lvsm_model, lvsm_training
+from geometry.cameras import Cameras
+from methods.lvsm.normalise import official_frame, source_frame
+from tests.parity import lvsm_data, lvsm_losses, lvsm_model, lvsm_paths, lvsm_training
 from tests.parity.cases import Case, case_name, collect, parity_folder
 
-CHECKS: dict[str, Callable[[Case], None]] = {**lvsm_model.CHECKS, **lvsm_training.CHECKS}
+
+def to_source_frame(source: Cameras, target: Cameras) -> tuple[Cameras, Cameras]:
+    frame = source_frame(source)
+    return frame(source), frame(target)
+
+
+def to_official_frame(views: Cameras) -> Cameras:
+    return official_frame(views)(views)
+
+
+CHECKS: dict[str, Callable[[Case], None]] = {
+    **lvsm_model.CHECKS,
+    **lvsm_training.CHECKS,
+    **lvsm_losses.CHECKS,
+    **lvsm_paths.CHECKS,
+    **lvsm_data.checks(to_source_frame, to_official_frame),
+}
 # kinds whose cases are too large to ship with the tests
 LARGE = {"off_decoder_only", "off_encoder_decoder", "kh_vae_latent", "off_train_steps", "kh_train_steps"}
 CASES = collect("lvsm", {})
