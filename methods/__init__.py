@@ -31,7 +31,10 @@ METHODS = {
 }
 
 # Readers of the originals' own config.yaml: a parsed one -> ours, or None if it is not theirs.
-ORIGINAL_CONFIGS = ("methods.warp_diffusion.original_configs:translate",)
+ORIGINAL_CONFIGS = (
+    "methods.warp_diffusion.original_configs:translate",
+    "methods.lvsm.original_configs:translate",
+)
 
 BASELINES = tuple(name for name, place in METHODS.items() if place.startswith("methods.baselines."))
 

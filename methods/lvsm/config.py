@@ -83,6 +83,15 @@ class LossConfig:
 
 
 @dataclass
+class OptimizerConfig:
+    """AdamW, both code lines' (specs/lvsm 5). Weight decay is for matrices and kernels only."""
+
+    beta1: float = 0.9
+    beta2: float = 0.95
+    weight_decay: float = 0.05
+
+
+@dataclass
 class RenderConfig:
     """How views are rendered; nothing here is trained."""
 
@@ -116,6 +125,7 @@ class LvsmConfig:
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     latent: LatentConfig = field(default_factory=LatentConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     render: RenderConfig = field(default_factory=RenderConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     images: Framing = field(default_factory=Framing)  # how photos come to the size that the model takes
@@ -123,4 +133,5 @@ class LvsmConfig:
     frame: Literal["sources", "first", "official"] = "sources"  # what cameras are relative to
     single_scale: float = 1.0  # of the world where the sources have one place only
     frame_margin: float = 1.35  # frame official: the farthest camera comes to 1 / margin
+    frame_of_targets: bool = False  # official: scored targets help to choose the frame, as in the original
     jitter_degrees: float = 0.0  # training: turn each sample's frame by up to so much

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from dataloader.scene import Scene
+from dataloader.scene import Batch, Scene
 from dataloader.scene_sets import OneScene, SceneSets
 from engine.checkpoint import load_weights
 from engine.config import DataConfig, Experiment, TrainingConfig
-from engine.method import Method, Optimization
+from engine.method import Evaluation, Method, Optimization
+from engine.metrics import ImageMetrics
 from engine.random_views import random_views
 from engine.schedule import learning_rate_schedule
 from engine.weights import put
@@ -30,8 +31,6 @@ from methods.lvsm.model import LvsmModel
 from methods.lvsm.network import Encoded
 from methods.lvsm.normalise import Frame
 from methods.lvsm.weights import read_weights
-
-_WEIGHT_DECAY, _BETAS = 0.05, (0.9, 0.95)  # both code lines (specs/lvsm 5)
 
 
 @dataclass
@@ -127,13 +126,17 @@ class Lvsm(Method):
 
     def optimization(self, config: TrainingConfig) -> Optimization:
         """AdamW; weight decay on matrices and kernels, not on norms and biases (specs/lvsm 5.1, 5.2)."""
+        settings = self.config.optimizer
         trained = [p for p in self.parameters() if p.requires_grad]
         groups = [
-            {"params": [p for p in trained if p.ndim != 1], "weight_decay": _WEIGHT_DECAY},
+            {"params": [p for p in trained if p.ndim != 1], "weight_decay": settings.weight_decay},
             {"params": [p for p in trained if p.ndim == 1], "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW(
-            [group for group in groups if group["params"]], lr=config.learning_rate, betas=_BETAS, eps=1e-8
+            [group for group in groups if group["params"]],
+            lr=config.learning_rate,
+            betas=(settings.beta1, settings.beta2),
+            eps=1e-8,
         )
         return Optimization(optimizer, learning_rate_schedule(config))
 
@@ -149,25 +152,35 @@ class Lvsm(Method):
 
     # Rendering
 
-    @torch.no_grad()
     def encode(self, source: Views, reuse: Any = None) -> ViewsState:
         """What the sources set and show; they are the whole scene, `reuse` is not looked at."""
+        return self.encode_beside(source, None)
+
+    @torch.no_grad()
+    def encode_beside(self, source: Views, targets: Cameras | None) -> ViewsState:
+        """As `encode`; targets [T] help to choose the frame where it is the official one."""
         self.model.check_size(source.cameras)
-        frame = scene_frame(self.config, source.cameras.to(torch.float64))
-        cameras = frame(source.cameras.to(torch.float64)).to(torch.float32)
-        images = source.images.to(self.dtype)
-        encoded = self.model.encode(images[None], cameras[None])
+        beside = None if targets is None else targets.to(torch.float64)
+        frame = scene_frame(self.config, source.cameras.to(torch.float64), beside)
+        cameras = frame(source.cameras.to(torch.float64))
+        encoded = self.model.encode(source.images[None], cameras[None])
         return ViewsState(encoded, frame, source.cameras)
 
     @torch.no_grad()
     def render(self, state: ViewsState, cameras: Cameras) -> Rendering:
         """One view per camera [N], `model.render.targets` at a time."""
         self.model.check_size(cameras)
-        placed = state.frame(cameras.to(torch.float64)).to(torch.float32)
+        placed = state.frame(cameras.to(torch.float64))
         count = self.config.render.targets
         groups = [placed[start : start + count] for start in range(0, len(cameras), count)]
         images = [self.model.pixels(self.model.decode(state.encoded, group[None]))[0] for group in groups]
         return Rendering(torch.cat(images).float().clamp(0, 1))
+
+    def evaluate(self, batch: Batch, state: ViewsState, metrics: ImageMetrics) -> Evaluation:
+        """As every method; with `frame_of_targets`, in the frame of the sources and the batch's targets."""
+        if self.config.frame == "official" and self.config.frame_of_targets:
+            state = self.encode_beside(batch.source, batch.target.cameras)
+        return super().evaluate(batch, state, metrics)
 
     # Measuring
 
@@ -187,8 +200,3 @@ class Lvsm(Method):
         views = sample.source.images.shape[1] + sample.target.images.shape[1]
         height, width = sample.source.images.shape[-2:]
         return views * (height // self.model.multiple) * (width // self.model.multiple)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the transformer's weights."""
-        return self.model.network.output.weight.dtype

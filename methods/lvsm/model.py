@@ -52,6 +52,11 @@ class LvsmModel(nn.Module):
             self.rays.requires_grad_(False)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the transformer's weights."""
+        return self.network.output.weight.dtype
+
+    @property
     def multiple(self) -> int:
         """What the sides of images must be multiples of."""
         return self.factor * self.config.transformer.patch
@@ -67,8 +72,8 @@ class LvsmModel(nn.Module):
     def ray_inputs(self, cameras: Cameras) -> Tensor:
         """Cameras [B, V] in their frame -> ray maps [B, V, R, h, w] as the transformer takes them."""
         with torch.autocast(cameras.c2w.device.type, enabled=False):
-            maps = ray_maps(cameras.to(torch.float32))
-        return self.shrink(maps)
+            maps = ray_maps(cameras.to(torch.promote_types(self.dtype, torch.float32)))
+        return self.shrink(maps.to(self.dtype))
 
     def shrink(self, maps: Tensor) -> Tensor:
         """Ray maps [B, V, 6, H, W] at the resolution of what the transformer sees."""
@@ -79,6 +84,7 @@ class LvsmModel(nn.Module):
 
         noise: of the latents' shape [B, V, C, h, w], for stochastic encoding.
         """
+        images = images.to(self.dtype)
         if self.autoencoder is None:
             return images * 2 - 1 if self.config.signed_images else images
         flat = None if noise is None else noise.flatten(0, 1)

@@ -93,7 +93,8 @@ class Network(nn.Module, ABC):
         """Target tokens [B T, n, width] -> [B, T, C, H, W] of the size of rays [B, T, R, H, W]."""
         values = self.output(self.norm_out(self.norm_last(tokens))).unflatten(0, rays.shape[:2])
         maps = from_patches(values, self.patch, *rays.shape[-2:])
-        return maps.float().sigmoid() if self.sigmoid else maps.float()
+        maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+        return maps.sigmoid() if self.sigmoid else maps
 
     @abstractmethod
     def encode(self, images: Tensor, rays: Tensor) -> Encoded:
