@@ -1,4 +1,4 @@
-"""Chunk folders made from chunk folders: compressed, rescaled, with latents. Runs may be killed and shared."""
+"""Chunk folders made from chunk folders: compressed, rescaled, with latents; runs may be killed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from torch import Tensor
 from common.cli import progress
 from common.errors import UserError
 from dataloader.framing import Framing, frame_image
-from dataloader.images import fit_size
 from dataloader.re10k.chunks import SUFFIXES, Example, convert_chunk, read_chunk
 from dataloader.re10k.examples import as_tensor, camera_rows, encode, encoded, scene_of
 from dataloader.re10k.pack import Packed, Shard, SplitWriter, check_meta
@@ -90,14 +89,11 @@ def rescaled_meta(source: Root, size: ImageSize | None, min_size: int) -> dict[s
     """
     native = expected_size(source.meta(), source.place)
     if native is None and size is None:
-        raise UserError(
-            f"{source.place}/meta.json does not say 'expected_shape': write it as [3, height, width]"
-        )
-    return {"expected_shape": [3, *(size or _kept_aspect(native or (0, 0), min_size))]}
-
-
-def _kept_aspect(native: ImageSize, min_size: int) -> ImageSize:
-    return fit_size(*native, max_size=max(min_size, round(max(native) * min_size / min(native))))
+        raise UserError(f"{source.place}/meta.json lacks expected_shape: write it as [3, height, width]")
+    if size is None:
+        height, width = native or (1, 1)
+        size = round(height * min_size / min(height, width)), round(width * min_size / min(height, width))
+    return {"expected_shape": [3, *size]}
 
 
 def rescale(
@@ -149,9 +145,8 @@ class Encoder:
         """Mean and standard deviation [N, C, h, w] bfloat16 of photos [N, 3, H, W] in [0, 1]."""
         means, deviations = [], []
         for part in images.split(self._batch):
-            posterior = self._vae.encode(
-                (2 * part - 1 if self._scaled else part).to(self._device)
-            ).latent_dist
+            given = (2 * part - 1 if self._scaled else part).to(self._device)
+            posterior = self._vae.encode(given).latent_dist
             means.append(posterior.mean.bfloat16().cpu())
             deviations.append(posterior.std.bfloat16().cpu())
         return torch.cat(means), torch.cat(deviations)

@@ -15,10 +15,8 @@ from typing import Any
 from common.cli import progress
 from common.errors import UserError
 from dataloader.formats.shared import read_json, write_json
-from dataloader.images import image_size
-from dataloader.re10k.camera_files import Clip
 from dataloader.re10k.chunks import SUFFIXES, Example, read_chunk, size_in_bytes, write_chunk
-from dataloader.re10k.examples import as_tensor, encoded, scene_of
+from dataloader.re10k.examples import scene_of
 from dataloader.re10k.roots import INDEX, META
 from dataloader.scene import ImageSize
 
@@ -172,25 +170,3 @@ def _flush(waiting: list[Example], writer: SplitWriter, shard: Shard, done: Pack
     writer.write(waiting, f"{number:06d}")
     done.chunks, done.scenes = done.chunks + 1, done.scenes + len(waiting)
     waiting.clear()
-
-
-def clip_example(clip: Clip, frames: Path) -> Example:
-    """A clip and its extracted frames, as a scene of a chunk. Raises UserError where frames are missing."""
-    import torch
-
-    files = sorted(frames.glob("*.jpg")) if frames.is_dir() else []
-    if len(files) != len(clip.timestamps):
-        raise UserError(
-            f"{frames} holds {len(files)} frames, {clip.key}.txt names {len(clip.timestamps)}: run "
-            "scripts/re10k.py extract"
-        )
-    example = {
-        "url": clip.url,
-        "timestamps": torch.tensor(clip.timestamps, dtype=torch.int64),
-        "cameras": clip.cameras,
-        "images": [as_tensor(file.read_bytes()) for file in files],
-        "key": clip.key,
-    }
-    for i in range(len(files)):
-        image_size(encoded(example, i, str(frames)))
-    return example
