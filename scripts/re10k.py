@@ -79,9 +79,9 @@ def add_to_chunks(commands: Any, shared: dict[str, Any]) -> None:
         "to-chunks",
         help="frames and camera files, or folders of posed scenes -> chunks",
         description="Collect scenes into OUT/SPLIT/000000.torch ... with index.json and OUT/meta.json. "
-        "SOURCE holds camera files, whose frames are in --frames, or scene folders in any format (DTU scans as "
-        "MVSNet lays them out, COLMAP, LLFF, nerfstudio). Photos are taken over as they are. Scenes that are "
-        "in a chunk are kept: a killed run continues.",
+        "SOURCE holds camera files, whose frames are in --frames, or scene folders in any format (DTU "
+        "scans as MVSNet lays them out, COLMAP, LLFF, nerfstudio). Photos are taken over as they are. Scenes "
+        "that are in a chunk are kept: a killed run continues.",
         **shared,
     )
     sub.add_argument(

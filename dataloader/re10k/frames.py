@@ -134,7 +134,7 @@ def _decode(
                 yield _next_time(times, video), np.frombuffer(data, np.uint8).reshape(height, width, 3)
         finally:
             process.kill()
-        listener.join()
+            listener.join()  # before the pipes are closed
     if process.returncode not in (0, -9) or not last:
         raise UserError(f"{video} cannot be decoded ({last[-1] if last else 'no output'}): get it again")
 
