@@ -26,7 +26,7 @@ python scripts/re10k.py rescale re10k/ re10k_256/ --height 256 --width 256 --qua
 python scripts/re10k.py pre-encode re10k_256/ re10k_latents/ --vae stabilityai/sdxl-vae --subfolder ''
 python scripts/re10k.py index v1 re10k/ evaluation_index.json
 python scripts/re10k.py index video evaluation_index.json evaluation_index_video.json
-python scripts/re10k.py check re10k/ --split test --sheet sheet.png --index evaluation_index.json
+python scripts/re10k.py check re10k/ --split test --sheet sheet.png --eval_index evaluation_index.json
 python scripts/submit.py --shards 16 --cpus 2 -- python scripts/re10k.py rescale re10k/ re10k_256/
 """
 NAMES = ("download", "extract", "to-chunks", "compress", "rescale", "pre-encode", "index", "check")
@@ -181,7 +181,9 @@ def add_check(commands: Any, shared: dict[str, Any]) -> None:
     sub.add_argument("--split", choices=("train", "test"), help="only this one (default: all there are)")
     add_number(sub, "--every", 1, "decode every N-th photo of a scene")
     sub.add_argument("--sheet", type=Path, metavar="PNG", help="contact sheet of up to 40 scenes per split")
-    sub.add_argument("--index", type=Path, metavar="JSON", help="evaluation index to compare with 'test'")
+    sub.add_argument(
+        "--eval_index", type=Path, metavar="JSON", help="evaluation index to compare with 'test'"
+    )
     add_boolean(sub, "--reindex", help="write index.json anew from the chunks first")
 
 
@@ -422,9 +424,9 @@ def check(args: argparse.Namespace) -> None:
             path = args.sheet if args.split else args.sheet.with_stem(f"{args.sheet.stem}_{split}")
             write_sheet(found.pictures, path)
             print(f"{'contact sheet':>14}  {path}")
-        if args.index and split == "test":
-            count, mistakes = check_index(scenes, args.index)
-            print("\n".join([*mistakes, f"{args.index}: {count} tasks, {len(mistakes)} cannot be used"]))
+        if args.eval_index and split == "test":
+            count, mistakes = check_index(scenes, args.eval_index)
+            print("\n".join([*mistakes, f"{args.eval_index}: {count} tasks, {len(mistakes)} cannot be used"]))
             wrong += len(mistakes)
     if wrong:
         raise UserError(f"{args.root}: {wrong} things cannot be used, see above")

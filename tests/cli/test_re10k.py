@@ -313,7 +313,7 @@ def test_check(run: Run, tmp_path: Path) -> None:
     root = make_root(tmp_path / "root", [rooms[:2], rooms[2:]])
     index = tmp_path / "index.json"
     index.write_text(json.dumps({"room0003": {"context": [0, 4], "target": [2]}}))
-    code, text, _ = run("check", root, "--sheet", tmp_path / "sheet.png", "--index", index)
+    code, text, _ = run("check", root, "--sheet", tmp_path / "sheet.png", "--eval_index", index)
     assert (code, "4, of which 0 cannot be used" in text, "40x24 (4)" in text) == (0, True, True)
     assert (tmp_path / "sheet_test.png").is_file()
     assert "1 tasks, 0 cannot be used" in text
@@ -323,9 +323,9 @@ def test_check(run: Run, tmp_path: Path) -> None:
     write_chunk(rooms, root / "test" / "000000.torch")
     (root / "test" / "000001.torch").unlink()
     index.write_text(json.dumps({"room0000": {"context": [0, 7], "target": [2]}}))
-    code, text, err = run("check", root, "--split", "test", "--index", index)
+    code, text, err = run("check", root, "--split", "test", "--eval_index", index)
     assert (code, "000001.torch, which does not exist" in err) == (2, True)
-    code, text, err = run("check", root, "--split", "test", "--reindex", "--index", index)
+    code, text, err = run("check", root, "--split", "test", "--reindex", "--eval_index", index)
     assert (code, "3 things cannot be used" in err) == (2, True)
     assert "scene room0001, frame 2 is not a readable image" in text
     assert "scene room0003, frame 0 sees 136 degrees" in text

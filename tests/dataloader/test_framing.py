@@ -1,4 +1,4 @@
-"""Framing: sizes, and images that stay where their cameras say. The originals' are compared in tests/parity."""
+"""Framing: sizes, and images that stay where their cameras say; the originals' are in tests/parity."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import UserError
+from dataloader.view_choice import TooFewFramesError, ViewSampler, farthest_points, ramp
 from dataloader.view_samplers import (
     SAMPLERS,
     AllSampler,
@@ -17,10 +19,6 @@ from dataloader.view_samplers import (
     BoundedSampler,
     BoundedV2Sampler,
     OfficialSampler,
-    TooFewFramesError,
-    ViewSampler,
-    farthest_points,
-    ramp,
 )
 
 
@@ -98,7 +96,7 @@ def test_number_of_sources() -> None:
 def test_equal_steps() -> None:
     sampler = BoundedV2Sampler(extra_views_sampling_strategy="equal", num_context_views=4)
     source, _ = sampler.sample(200, centers(200), 0, generator(0), 4)
-    steps = {b - a for a, b in zip(source, source[1:], strict=False)}
+    steps = {b - a for a, b in pairwise(source)}
     assert max(steps) - min(steps) <= 1
 
 
