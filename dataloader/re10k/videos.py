@@ -11,10 +11,10 @@ from typing import Any
 from common.cli import progress
 from common.errors import UserError
 
-logger = logging.getLogger(__name__)
-
 _GONE = re.compile(  # what the site says of videos that will not come back
-    r"unavailable|private|removed|terminated|not available|no longer|copyright|deleted|does not exist", re.I
+    r"unavailable|private|removed|terminated|not available|no longer|copyright|deleted|does not exist"
+    r"|HTTP Error 4(04|10)",
+    re.I,
 )
 _IN_A_ROW = 20  # failed downloads that end the run: the network, or the site, is closed to us
 _UNFINISHED = {".part", ".ytdl", ".tmp", ".txt"}
@@ -74,18 +74,25 @@ def _rows(record: Path) -> list[str]:
     return [line for line in record.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
+def _silent() -> logging.Logger:
+    """A logger for yt-dlp, whose errors are counted and reported by us."""
+    silent = logging.getLogger("yt_dlp")
+    silent.setLevel(logging.CRITICAL)
+    return silent
+
+
 def _download(name: str, url: str, folder: Path, height: int) -> str | None:
     """Fetch one video, going on where an earlier run stopped. Returns why it failed, None if it did not."""
     import yt_dlp
 
     options: dict[str, Any] = {
-        "format": f"bestvideo[height<={height}][ext=mp4]/bestvideo[height<={height}]/best[height<={height}]",
+        "format": "/".join(f"{kind}[height<=?{height}]" for kind in ("bv[ext=mp4]", "bv", "b")),
         "outtmpl": str(folder / f"{name}.%(ext)s"),
         "continuedl": True,
         "quiet": True,
         "noprogress": True,
         "no_warnings": True,
-        "logger": logging.getLogger("yt_dlp"),
+        "logger": _silent(),
     }
     try:
         with yt_dlp.YoutubeDL(options) as site:

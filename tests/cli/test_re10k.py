@@ -152,6 +152,25 @@ def test_from_camera_files_to_chunks(run: Run, cameras: Path, site: list[str], t
     assert np.abs(np.array(levels) - [5, 9, 13]).max() < 0.5
 
 
+def test_downloads_in_parts(run: Run, cameras: Path, site: list[str], tmp_path: Path) -> None:
+    for part in ("0/2", "1/2"):
+        assert run("download", cameras, tmp_path / "v", "--shard", part)[0] == 0
+    assert sorted(url.rpartition("=")[2] for url in site) == ["gone1", "here1", "later1"]
+    assert "gone1" in (tmp_path / "v" / "vanished-0-of-2.txt").read_text()
+    assert run("download", cameras, tmp_path / "v", "--shard", "2/2")[0] == 2
+    site.clear()
+    run("download", cameras, tmp_path / "v", "--shard", "0/2", "--retry")
+    assert [url.rpartition("=")[2] for url in site] == ["gone1", "later1"]
+
+
+def test_many_failures_in_a_row_end_the_run(run: Run, site: list[str], tmp_path: Path) -> None:
+    for i in range(25):
+        write_clip(tmp_path / "cameras", f"clip{i}", f"later{i}", [0, 100_000])
+    code, _, err = run("download", tmp_path / "cameras", tmp_path / "v")
+    assert (code, len(site)) == (2, 20)
+    assert "20 downloads in a row failed" in err
+
+
 def test_a_clip_beyond_the_end_of_its_video(run: Run, video: Path, tmp_path: Path, site: list[str]) -> None:
     write_clip(tmp_path / "cameras", "clip", "here1", [2_800_000, 9_000_000])
     (tmp_path / "videos").mkdir()

@@ -55,6 +55,8 @@ def test_folders_of_scenes(tmp_path: Path, posed_scene: Callable[..., Scene]) ->
     sets = open_scene_sets(DataConfig(root=str(tmp_path / "all")))
     assert [sets.split("train").key(i) for i in range(2)] == ["scene0", "scene1"]
     assert len(sets.split("test").scene(1)) == 4
+    alone = open_scene_sets(DataConfig(root=str(tmp_path / "all" / "scene1"))).split("test")
+    assert (len(alone), alone.key(0), len(alone.scene(0))) == (1, "scene1", 4)
     write_scene(posed_scene(n=3), tmp_path / "split" / "train" / "a", "colmap")
     assert list(open_scene_sets(DataConfig(root=str(tmp_path / "split"))).splits) == ["train"]
 

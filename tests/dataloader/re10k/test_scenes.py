@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from common.errors import UserError
+from dataloader.formats import open_scene, write_scene
 from dataloader.re10k import scenes as scenes_module
 from dataloader.re10k.chunks import Example, read_chunk, write_chunk
 from dataloader.re10k.examples import camera_rows, example_cameras, fields_of_view
@@ -183,6 +184,14 @@ def test_a_truncated_photo_is_named_when_it_is_decoded(tmp_path: Path, rooms: li
         UserError, match=r"test/000000.torch, scene room0001, frame 3 is not a readable image"
     ):
         scene.views([3])
+
+
+def test_a_scene_of_a_chunk_is_written_in_other_formats(tmp_path: Path, rooms: list[Example]) -> None:
+    scene = Re10kScenes([make_root(tmp_path / "root", [rooms])], "test").scene(0)
+    write_scene(scene, tmp_path / "folder", "nerfstudio")
+    read = open_scene(tmp_path / "folder")
+    assert (read.records[4].load() == scene.records[4].load()).all()
+    torch.testing.assert_close(read.cameras().c2w, scene.cameras().c2w)
 
 
 def test_a_scene_that_the_chunk_lacks(tmp_path: Path, rooms: list[Example]) -> None:
