@@ -46,11 +46,11 @@ def scene_folders(root: Path) -> list[Path]:
 def split_folders(root: Path) -> dict[str, list[Path]]:
     """Scene folders per split: those below 'train' and 'test' where there are such, else all are in both.
 
-    Raises UserError where there is no scene.
+    A folder that is itself a scene is a set of one. Raises UserError where there is no scene.
     """
     splits = {name: scene_folders(root / name) for name in ("train", "test") if (root / name).is_dir()}
     if not any(splits.values()):
-        every = scene_folders(root)
+        every = [root] if detect_formats(root) else scene_folders(root)
         splits = {"train": every, "test": every}
     if not any(splits.values()):
         raise UserError(

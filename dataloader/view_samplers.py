@@ -10,83 +10,21 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from common.errors import UserError
-
-
-class Choice(NamedTuple):
-    """Record indices of the views given and of the views to make."""
-
-    source: list[int]
-    target: list[int]
-
-
-class TooFewFramesError(UserError):
-    """The scene has too few frames for the sampler at this step: draw another scene."""
-
-
-@runtime_checkable
-class ViewSampler(Protocol):
-    """What the samplers below have in common."""
-
-    def num_sources(self, step: int, generator: torch.Generator) -> int:
-        """How many frames are given, for a whole batch."""
-        ...
-
-    def sample(
-        self, n_frames: int, centers: Tensor, step: int, generator: torch.Generator, num_sources: int
-    ) -> Choice:
-        """Draw from frames 0 .. n_frames - 1, whose camera centres are `centers` [n_frames, 3].
-
-        Raises TooFewFramesError where the scene is too short.
-        """
-        ...
-
-    def window(self, n_frames: int) -> Choice:
-        """What is taken without any draw, for pictures: the widest choice that the scene allows."""
-        ...
-
-
-def ramp(first: int, last: int, step: int, steps: int) -> int:
-    """A whole number that grows (or falls) linearly from `first` to `last` over `steps` optimiser steps."""
-    if steps <= 0 or step >= steps:
-        return last
-    return first + int((last - first) * step / steps)
-
-
-def farthest_points(points: Tensor, count: int) -> list[int]:
-    """Indices of `count` points [P, 3] spread out: the one farthest from the mean, then ever the farthest.
-
-    Each further point is the farthest from those chosen so far. Raises ValueError for more points than there
-    are.
-    """
-    if count > len(points):
-        raise ValueError(f"{count} of {len(points)} points cannot be chosen")
-    chosen = [int((points - points.mean(0)).norm(dim=-1).argmax())]
-    distance = (points - points[chosen[0]]).norm(dim=-1)
-    while len(chosen) < count:
-        chosen.append(int(distance.argmax()))
-        distance = torch.minimum(distance, (points - points[chosen[-1]]).norm(dim=-1))
-    return chosen[:count]
-
-
-def _integer(low: int, high: int, generator: torch.Generator) -> int:
-    """A whole number in low .. high - 1."""
-    return int(torch.randint(low, high, (), generator=generator))
-
-
-def _integers(count: int, draws: int, generator: torch.Generator) -> list[int]:
-    """Whole numbers in 0 .. count - 1, with replacement."""
-    return torch.randint(0, count, (draws,), generator=generator).tolist()
-
-
-def _need(n_frames: int, needed: int) -> None:
-    if n_frames < needed:
-        raise TooFewFramesError(f"it has {n_frames} frames, the view sampler needs {needed}: leave it out")
+from dataloader.view_choice import (
+    Choice,
+    TooFewFramesError,
+    farthest_points,
+    integer,
+    integers,
+    need_frames,
+    ramp,
+)
 
 
 @dataclass(frozen=True)
@@ -180,7 +118,7 @@ class BoundedV2Sampler:
     def num_sources(self, step: int, generator: torch.Generator) -> int:
         if not self.random_num_context_views:
             return self.num_context_views
-        return _integer(self.min_context_views, self.most_sources(step) + 1, generator)
+        return integer(self.min_context_views, self.most_sources(step) + 1, generator)
 
     def bounds(self, step: int, num_sources: int) -> tuple[int, int, int]:
         """(least, largest distance of the outer sources, how far targets lie outside) at a step."""
@@ -255,9 +193,9 @@ class ArbitrarySampler:
     def sample(
         self, n_frames: int, centers: Tensor, step: int, generator: torch.Generator, num_sources: int
     ) -> Choice:
-        _need(n_frames, max((*self.context_views, *self.target_views, 0)) + 1)
-        sources = list(self.context_views) or _integers(n_frames, num_sources, generator)
-        targets = list(self.target_views) or _integers(n_frames, self.num_target_views, generator)
+        need_frames(n_frames, max((*self.context_views, *self.target_views, 0)) + 1)
+        sources = list(self.context_views) or integers(n_frames, num_sources, generator)
+        targets = list(self.target_views) or integers(n_frames, self.num_target_views, generator)
         return Choice(sources, targets)
 
     def window(self, n_frames: int) -> Choice:
@@ -312,13 +250,13 @@ class OfficialSampler:
             )
 
     def num_sources(self, step: int, generator: torch.Generator) -> int:
-        return _integer(2, 5, generator) if self.dynamic_input_view_num else self.num_input_views
+        return integer(2, 5, generator) if self.dynamic_input_view_num else self.num_input_views
 
     def sample(
         self, n_frames: int, centers: Tensor, step: int, generator: torch.Generator, num_sources: int
     ) -> Choice:
         draw = random.Random(int(torch.randint(2**62, (), generator=generator)))
-        _need(n_frames, max(self.num_views, self.min_frame_dist + 2))
+        need_frames(n_frames, max(self.num_views, self.min_frame_dist + 2))
         views = self.views(n_frames, draw)
         assert views is not None
         return Choice(views[:num_sources], [views[i] for i in self.targets(draw)])
@@ -371,9 +309,9 @@ def _gap_bounds(sampler: BoundedSampler | BoundedV2Sampler, step: int, steps: in
 
 def _draw_pair(n_frames: int, low: int, high: int, generator: torch.Generator) -> tuple[int, int]:
     """Two frames `low` .. `high` apart."""
-    _need(n_frames, low + 1)
-    gap = _integer(low, min(high, n_frames - 1) + 1, generator)
-    left = _integer(0, n_frames - gap, generator)
+    need_frames(n_frames, low + 1)
+    gap = integer(low, min(high, n_frames - 1) + 1, generator)
+    left = integer(0, n_frames - gap, generator)
     return left, left + gap
 
 

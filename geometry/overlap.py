@@ -41,11 +41,12 @@ def seen_stretch(
 def seen_fraction(source: Cameras, target: Cameras, near: float = 0.0, far: float = math.inf) -> float:
     """Fraction of one camera's pixels whose rays, anywhere from near to far, project into another's image.
 
-    source, target: single cameras. near, far: distances in world units.
+    source, target: single cameras. near, far: distances in world units. The
+    point where both cameras stand in one place does not count.
     """
     origins, directions = source.rays()
     first, last = seen_stretch(origins, directions, target, near, far)
-    return float((first <= last).double().mean())
+    return float((first < last).double().mean())
 
 
 def overlap(one: Cameras, other: Cameras) -> float:

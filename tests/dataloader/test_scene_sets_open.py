@@ -1,0 +1,112 @@
+"""What `data.root` means for methods that learn from many scenes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from common.errors import UserError
+from dataloader.formats import write_scene
+from dataloader.images import write_image
+from dataloader.re10k.examples import camera_rows
+from dataloader.scene import Scene
+from dataloader.scene_sets import SceneSet
+from dataloader.scene_sets_open import open_scene_sets
+from engine.config import DataConfig
+from tests.dataloader.re10k.makers import make_example, make_root
+
+
+def test_rooms() -> None:
+    sets = open_scene_sets(DataConfig(root="builtin:rooms:3"))
+    train, test = sets.split("train"), sets.split("test")
+    assert (len(train), len(test), isinstance(train, SceneSet)) == (3, 8, True)
+    assert not {train.key(i) for i in range(3)} & {test.key(i) for i in range(8)}
+    scene = test.scene(0)
+    views = scene.views(sets.tasks["test"][0].target)
+    assert views.images.shape == (3, 3, 64, 64)
+    assert views.depth is not None
+    assert test.scene(0) is scene  # made once
+    with pytest.raises(UserError, match="has no split 'val'"):
+        sets.split("val")
+
+
+def test_chunks_with_an_index(tmp_path: Path) -> None:
+    one = make_root(tmp_path / "one", [[make_example(0)]], "train")
+    make_root(tmp_path / "one", [[make_example(1)]], "test")
+    two = make_root(tmp_path / "two", [[make_example(2)]], "test")
+    index = tmp_path / "index.json"
+    index.write_text(json.dumps({"room0002": {"context": [0, 4], "target": [2]}, "gone": None}))
+    sets = open_scene_sets(DataConfig(root=f"{one},{two}", index=str(index)))
+    assert {name: len(scenes) for name, scenes in sets.splits.items()} == {"train": 1, "test": 2}
+    assert sets.split("test").key(sets.tasks["test"][0].scene) == "room0002"
+    index.write_text(json.dumps({"room0009": {"context": [0, 4], "target": [2]}}))
+    with pytest.raises(UserError, match=r"names room0009, which .* lacks"):
+        open_scene_sets(DataConfig(root=str(one), index=str(index)))
+
+
+def test_folders_of_scenes(tmp_path: Path, posed_scene: Callable[..., Scene]) -> None:
+    for i, form in enumerate(("colmap", "nerfstudio")):
+        write_scene(posed_scene(n=4, seed=i), tmp_path / "all" / f"scene{i}", form)
+    sets = open_scene_sets(DataConfig(root=str(tmp_path / "all")))
+    assert [sets.split("train").key(i) for i in range(2)] == ["scene0", "scene1"]
+    assert len(sets.split("test").scene(1)) == 4
+    alone = open_scene_sets(DataConfig(root=str(tmp_path / "all" / "scene1"))).split("test")
+    assert (len(alone), alone.key(0), len(alone.scene(0))) == (1, "scene1", 4)
+    write_scene(posed_scene(n=3), tmp_path / "split" / "train" / "a", "colmap")
+    assert list(open_scene_sets(DataConfig(root=str(tmp_path / "split"))).splits) == ["train"]
+
+
+def _convert(scene: Scene, folder: Path, told: Path) -> None:
+    """Write a scene as the official code does. told: where the files say that they are."""
+    frames = []
+    for i, record in enumerate(scene.records):
+        K = record.camera.K
+        write_image(record.load(), folder / "images" / scene.name / f"{i:05d}.png")
+        frames.append(
+            {
+                "image_path": str(told / "images" / scene.name / f"{i:05d}.png"),
+                "fxfycxcy": [K[0, 0].item(), K[1, 1].item(), K[0, 2].item(), K[1, 2].item()],
+                "w2c": record.camera.w2c.tolist(),
+            }
+        )
+    (folder / "metadata").mkdir()
+    meta = {"scene_name": scene.name, "frames": frames}
+    (folder / "metadata" / f"{scene.name}.json").write_text(json.dumps(meta))
+    (folder / "full_list.txt").write_text(str(told / "metadata" / f"{scene.name}.json") + "\n")
+
+
+def test_the_official_layout(tmp_path: Path, posed_scene: Callable[..., Scene]) -> None:
+    scene = posed_scene(n=3, off_center=2.5)
+    folder = tmp_path / "moved" / "test"
+    _convert(scene, folder, tmp_path / "elsewhere" / "test")
+    sets = open_scene_sets(DataConfig(root=str(tmp_path / "moved")))
+    read = sets.split("test").scene(0)
+    assert sets.split("test").key(0) == read.name == "small"
+    torch.testing.assert_close(camera_rows(read.cameras()), camera_rows(scene.cameras()))
+    assert np.array_equal(read.records[2].load(), scene.records[2].load())
+    same = open_scene_sets(DataConfig(root=str(folder)))
+    assert (len(same.split("train")), len(same.split("test"))) == (1, 1)
+    (folder / "metadata" / "small.json").write_text('{"frames": [{"image_path": "x"}]}')
+    with pytest.raises(UserError, match=r"small.json, frame 0 is malformed"):
+        sets.split("test").scene(0)
+
+
+@pytest.mark.parametrize(
+    ("root", "message"),
+    [
+        ("", "data.root is empty"),
+        ("builtin:rooms:0", "write builtin:rooms or builtin:rooms:N"),
+        ("builtin:motorcycle", "write builtin:rooms"),
+        ("{}/nowhere", "nowhere is no folder"),
+        ("{}", "holds no scenes"),
+        ("{},{}/nowhere", "no RealEstate10K chunks"),
+    ],
+)
+def test_bad_roots(tmp_path: Path, root: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        open_scene_sets(DataConfig(root=root.replace("{}", str(tmp_path))))
