@@ -1,7 +1,8 @@
 """A method small enough to be trained thousands of steps in a test, with a part of every kind: trained and
 frozen weights, a buffer, dropout, samples that cannot be read, losses that are not finite.
 
-Run as a script, it trains one experiment: `python toy_method.py FOLDER HISTORY.json key=value ...`.
+Run as a script, it trains one experiment: `python toy_method.py FOLDER HISTORY.json [resume=latest]
+key=value ...`.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ class ToyMethod(Method):
 
     Config = ToyConfig
     method_name = "toy"
+    block_classes = (nn.Linear,)
     trains = True
 
     def __init__(self, config: ToyConfig) -> None:
@@ -188,7 +190,7 @@ def differences(first: Path, second: Path) -> list[str]:
 def main() -> None:
     folder, history, *words = sys.argv[1:]
     changes = {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in words)}
-    result = train_toy(Path(folder), changes)
+    result = train_toy(Path(folder), changes, changes.pop("resume", None))
     if int(os.environ.get("RANK", 0)) == 0:
         Path(history).write_text(json.dumps(result.history))
 
