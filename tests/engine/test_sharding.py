@@ -56,7 +56,7 @@ def _close(first: Path, second: Path) -> None:
     a, b = contents(first), contents(second)
     assert a.keys() == b.keys()
     for name, value in a.items():
-        if isinstance(value, Tensor):
+        if isinstance(value, Tensor) and not name.endswith(":seen"):  # a buffer counts what its process saw
             torch.testing.assert_close(
                 value, b[name], rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
             )
@@ -73,7 +73,7 @@ def test_two_processes_follow_one_and_continue_each_other(repo_root: Path, tmp_p
         assert [record[name] for record in two + again] == pytest.approx(expected, rel=1e-4), name
     _close(tmp_path / "two" / "iter_10", tmp_path / "one" / "iter_10")
     (tmp_path / "two" / "iter_10").rename(tmp_path / "iter_10")
-    train_toy(tmp_path / "two", CHANGES | {"training.batch_size": 4}, "6")  # the checkpoint knows no shards
+    train_toy(tmp_path / "two", CHANGES | {"training.batch_size": 4}, "8")  # the checkpoint knows no shards
     _close(tmp_path / "two" / "iter_10", tmp_path / "iter_10")
 
 

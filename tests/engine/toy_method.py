@@ -43,6 +43,9 @@ class ToyConfig:
     infinite: tuple[int, ...] = ()  # items whose loss is not finite
     signal_at: int = -1  # step in whose forward pass this process is told to stop
     seconds: float = 0.0  # per step
+    chunks: tuple[int, ...] = ()  # items per chunk, summing to size; none = not in chunks
+    kill_at: int = -1  # step in whose forward pass the first process is killed
+    trace: str = ""  # folder where every process notes the items of its micro-batches
 
 
 @dataclass
@@ -74,6 +77,14 @@ class ToySamples:
 
     def name(self, index: int) -> str:
         return f"photo_{index}.jpg"
+
+
+class ChunkedToySamples(ToySamples):
+    """The same, stored in chunks."""
+
+    @property
+    def chunk_sizes(self) -> tuple[int, ...]:
+        return self.config.chunks
 
 
 class ToyMethod(Method):
@@ -108,11 +119,17 @@ class ToyMethod(Method):
         return read_safetensors(file) if file.exists() else None
 
     def samples(self, scene: Any, data: Any) -> ToySamples:
-        return ToySamples(self.config)
+        return ChunkedToySamples(self.config) if self.config.chunks else ToySamples(self.config)
 
     def forward(self, sample: ToySample, step: int) -> dict[str, Tensor]:
         if step == self.config.signal_at:
             os.kill(os.getpid(), signal.SIGTERM)
+        if step == self.config.kill_at and os.environ.get("RANK") == "0":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.config.trace:
+            note = json.dumps([step, sample.index.tolist()])
+            with open(Path(self.config.trace) / f"rank_{os.environ.get('RANK', 0)}", "a") as file:
+                file.write(note + "\n")
         time.sleep(self.config.seconds)
         self.seen += len(sample.x)
         predicted = self.network(self.lift(sample.x)) + 1e-3 * self.payload.sum()

@@ -129,6 +129,18 @@ def test_a_stopped_training_saves_is_requeued_and_finishes(repo_root: Path, tmp_
     assert checkpoint.read_state(run / f"iter_{steps}").samples_drawn == 2 * steps
 
 
+def test_a_cancelled_training_is_not_requeued(repo_root: Path, tmp_path: Path) -> None:
+    log, run = tmp_path / "job.log", tmp_path / "run"
+    words = ("-e", EXPERIMENT, "--output_dir", str(run), "-r", "auto", *SMALL, "training.steps=100000")
+    job = _submit(repo_root, log, "train.py", *words)
+    _wait(lambda: log.exists() and "step/s" in log.read_text(), "a first step", log)
+    _call("scancel", job)
+    _wait(lambda: _state(job) not in ("RUNNING", "COMPLETING"), "the end", log)
+    time.sleep(2)
+    assert _state(job) == "CANCELLED"
+    assert "queued again" not in log.read_text()
+
+
 def test_a_training_that_fails_is_not_requeued(repo_root: Path, tmp_path: Path) -> None:
     log = tmp_path / "job.log"
     job = _submit(repo_root, log, "train.py", "-e", EXPERIMENT, "-r", "auto", "training.no_such_key=1")
