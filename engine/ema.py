@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from engine.sharding import split_like
+
 
 class Ema:
     """The moving average of a module's trainable parameters, kept in float32 on their device.
@@ -31,7 +33,7 @@ class Ema:
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Continue from saved averages, which have this module's names and shapes."""
         for name, average in self.weights.items():
-            average.copy_(weights[name])
+            average.copy_(split_like(weights[name], average))
 
     @contextmanager
     def applied(self, module: nn.Module) -> Iterator[None]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from common.errors import UserError
+from engine import sharding
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -144,12 +145,30 @@ def make_accelerator(config: TrainingConfig, folder: Path) -> Accelerator:
 
 def _check_result(launch: Launch, accelerator: Accelerator) -> None:
     kind = str(accelerator.distributed_type).rpartition(".")[2]
-    if kind not in ("NO", "MULTI_CPU", "MULTI_GPU"):
-        raise UserError(f"distributed_type {kind} is not supported: use MULTI_GPU or NO")
+    if kind not in ("NO", "MULTI_CPU", "MULTI_GPU", "FSDP"):
+        raise UserError(f"distributed_type {kind} is not supported: use MULTI_GPU, FSDP or NO")
     if accelerator.num_processes != launch.started:
         raise UserError(
             f"{launch.started} processes were started, but they form groups of {accelerator.num_processes}: "
             "is a GPU missing? (for processes on the CPU say use_cpu: true)"
+        )
+    if sharding.wanted():
+        check_sharding(os.environ, kind, accelerator.device.type)
+
+
+def check_sharding(environment: Mapping[str, str], kind: str, device: str) -> None:
+    """Raise UserError if a launch with distributed_type FSDP has become something else.
+
+    kind: accelerate's distributed type. On the CPU it has no such type: there the processes are enough.
+    """
+    if environment.get("FSDP_VERSION") != "2":
+        raise UserError(
+            "the launch asks for another version of FSDP: set fsdp_version: 2 (acc_configs/fsdp2.yaml)"
+        )
+    if kind != ("FSDP" if device == "cuda" else "MULTI_CPU"):
+        raise UserError(
+            f"the launch asks for FSDP, but distributed_type is {kind}: start it with accelerate launch and "
+            "acc_configs/fsdp2.yaml on a machine with GPUs"
         )
 
 

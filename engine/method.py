@@ -121,6 +121,8 @@ class Method(nn.Module, ABC):
     anything to do. reads_sources: whether `encode` looks at the source photos, or only at their cameras (then
     they are not loaded). missing: why there are no weights, where a method works without (`without_weights`).
     weights_hint: how published weights are had. needs_scene: whether `create` cannot do without a scene.
+    block_classes: of the repeated parts (transformer blocks) that sharded training gathers one at a time;
+    none: the method cannot be sharded.
     """
 
     missing: str = ""
@@ -132,10 +134,11 @@ class Method(nn.Module, ABC):
     reads_sources: ClassVar[bool] = True
     weights_hint: ClassVar[str] = ""
     needs_scene: ClassVar[bool] = False
+    block_classes: ClassVar[tuple[type[nn.Module], ...]] = ()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "method_name" not in vars(cls):
+        if "method_name" not in vars(cls) and Method in cls.__bases__:
             cls.method_name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
 
     @classmethod

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from common.cli import progress
 from common.errors import UserError
-from engine import checkpoint
+from engine import checkpoint, sharding
 from engine.checkpoint import Checkpoint, Snapshot, State
 from engine.config import Experiment, to_dict
 from engine.ema import Ema
@@ -108,12 +108,12 @@ class Run:
             self._start_tracker(self.config.tracker)
 
     def _prepare(self) -> None:
+        self.state.frozen = checkpoint.frozen_hashes(self.method)
+        self.model = sharding.wrap(self.method, self.accelerator)
         optimization = self.method.optimization(self.config)
         self.schedule = optimization.schedule
         self.base_rates = [group["lr"] for group in optimization.optimizer.param_groups]
-        self.state.frozen = checkpoint.frozen_hashes(self.method)
         self.ema = Ema(self.method, self.config.ema_decay) if self.config.ema_decay else None
-        self.model = self.accelerator.prepare_model(self.method)
         self.optimizer = self.accelerator.prepare_optimizer(optimization.optimizer)
 
     def _restore(self, saved: Path) -> None:
@@ -127,7 +127,8 @@ class Run:
         settings = self.optimizer.state_dict()["param_groups"]
         if values["groups"] != [group["params"] for group in settings]:
             raise UserError(f"{saved / 'optimizer.pt'} has other parameter groups than this experiment")
-        self.optimizer.load_state_dict({"state": values["state"], "param_groups": settings})
+        state = sharding.split_state(values["state"], self._parameters())
+        self.optimizer.load_state_dict({"state": state, "param_groups": settings})
         if self.accelerator.scaler is not None and values["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(values["scaler"])
         average = checkpoint.read_ema(saved)
@@ -219,7 +220,7 @@ class Run:
             key(self.config.seed, "step", self.state.step, index, self.accelerator.process_index)
         )
         last = index == self.config.accumulation - 1
-        with nullcontext() if last else self.accelerator.no_sync(self.model):
+        with sharding.synchronising(self.model, self.accelerator, last):
             losses = self.model(fetched.sample.to(self.accelerator.device), self.state.step)
             self.accelerator.backward(losses["loss"] / self.config.accumulation)
         losses = {name: value.detach().float() for name, value in losses.items()}
@@ -238,13 +239,20 @@ class Run:
 
     def _gradient_norm(self) -> float:
         """Global norm of the gradients, which are clipped to `training.clip_norm`."""
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        if self.config.clip_norm:
+        parameters = self._parameters()
+        if self.config.clip_norm and not sharding.is_sharded(self.method):
             return float(self.accelerator.clip_grad_norm_(parameters, self.config.clip_norm))
         self.accelerator.unscale_gradients()
         gradients = [p.grad for p in parameters if p.grad is not None]
         values = [grad.coalesce().values() if grad.is_sparse else grad for grad in gradients]
-        return float(torch.nn.utils.get_total_norm(values))
+        norm = sharding.total_norm(values)
+        if self.config.clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.config.clip_norm, norm)
+        return float(norm)
+
+    def _parameters(self) -> list[Tensor]:
+        """What the optimiser moves, in the order of its groups."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def _count_bad(self, bad: int, micros: list[Micro]) -> None:
         """Name unreadable samples, and end the run when there are too many of them."""
@@ -298,9 +306,10 @@ class Run:
         Raises UserError in every process when the first cannot write it.
         """
         error: UserError | None = None
+        snapshot = self._snapshot()
         if self.accelerator.is_main_process:
             try:
-                temporary = checkpoint.write(self.folder, self._snapshot())
+                temporary = checkpoint.write(self.folder, snapshot)
             except UserError as caught:
                 error = caught
         failed = torch.tensor(float(error is not None), device=self.accelerator.device)
@@ -311,14 +320,16 @@ class Run:
         self.accelerator.wait_for_everyone()
 
     def _snapshot(self) -> Snapshot:
+        """What a checkpoint holds; whole on the first process, which alone writes it."""
         values, scaler = self.optimizer.state_dict(), self.accelerator.scaler
+        first = self.accelerator.is_main_process
         return Snapshot(
             method=self.experiment.method,
             state=self.state,
-            weights=checkpoint.saved_tensors(self.method),
-            ema=self.ema.weights if self.ema is not None else None,
+            weights=sharding.whole(checkpoint.saved_tensors(self.method), first),
+            ema=sharding.whole(self.ema.weights, first) if self.ema is not None else None,
             optimizer={
-                "state": values["state"],
+                "state": sharding.whole(values["state"], first),
                 "groups": [group["params"] for group in values["param_groups"]],
                 "scaler": None if scaler is None else scaler.state_dict(),
             },
@@ -327,23 +338,30 @@ class Run:
 
     def preview(self) -> None:
         """Write pictures of what the method makes of the run's first batch, with the averaged weights."""
-        if self.accelerator.is_main_process:
+        if self._looks():
             stream = Stream(self.samples.size, self.config.seed)
             drawn = [stream.item(i) for i in range(self.config.batch_size)]
             batch = self.samples.collate([self.samples.draw(*item) for item in drawn])
-            with self.ema.applied(self.method) if self.ema is not None else nullcontext(), torch.no_grad():
+            with self._averaged(), torch.no_grad():
                 rows = self.method.eval().preview(batch.to(self.accelerator.device))
             self.method.train()
-            if rows:
+            if rows and self.accelerator.is_main_process:
                 sheet = contact_sheet(rows, height=128)
                 write_sheet(sheet, self.folder / "previews" / f"{self.state.step:07d}.png")
         self.accelerator.wait_for_everyone()
 
+    def _looks(self) -> bool:
+        """Whether this process renders in previews and validations: the first, or all that share weights."""
+        return self.accelerator.is_main_process or sharding.is_sharded(self.method)
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        return self.ema.applied(self.method) if self.ema is not None else nullcontext()
+
     def validate(self, validate: Validate) -> dict[str, float]:
         """The scores of the weights as they would be used, on the first process."""
         scores: dict[str, float] = {}
-        if self.accelerator.is_main_process:
-            with self.ema.applied(self.method) if self.ema is not None else nullcontext():
+        if self._looks():
+            with self._averaged():
                 scores = validate(self.method.eval(), self.state.step)
             self.method.train()
         self.accelerator.wait_for_everyone()

@@ -1,17 +1,27 @@
-"""Convert posed photo sets between camera formats, and check them with one picture."""
+"""Convert posed photo sets between camera formats, check them with one picture, show them in space."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from common.cli import command_parser, progress, setup_logging
+from common.cli import add_boolean, command_parser, positive, progress, setup_logging, split_overrides
 from common.errors import UserError, command
 from dataloader.formats import FORMATS, detect_formats, open_scene, write_scene
+from dataloader.scene import Scene
+
+if TYPE_CHECKING:
+    from dataloader.camera_figure import ViewGroup
+    from engine.config import DataConfig
 
 EXAMPLES = """
 python scripts/cameras.py check data/fox
 python scripts/cameras.py check data/fox --from llff --images images_4 --out fox.png
+python scripts/cameras.py show data/fox --out fox.html
+python scripts/cameras.py show -e configs/baselines/depth_warp --views 4 data.root=scenes/fox
 python scripts/cameras.py convert data/fox fox_llff --to llff
 python scripts/cameras.py convert data/fox fox_colmap --from nerfstudio --to colmap
 """
@@ -24,10 +34,13 @@ formats, found by what SRC holds:
 """
 
 
+_PHOTO_SIDE = 256  # pixels of the photos that are shown
+
+
 def parse() -> argparse.Namespace:
     parser = command_parser(__doc__ or "", EXAMPLES)
     parser.epilog = FORMATS_HELP + "\n" + (parser.epilog or "")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{convert,check}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{convert,check,show}")
     convert = commands.add_parser("convert", help="write a scene in another format", allow_abbrev=False)
     convert.add_argument("src", type=Path, metavar="SRC", help="scene folder")
     convert.add_argument("dst", type=Path, metavar="DST", help="new or empty folder")
@@ -35,7 +48,25 @@ def parse() -> argparse.Namespace:
     check = commands.add_parser("check", help="print and draw what the cameras say", allow_abbrev=False)
     check.add_argument("src", type=Path, metavar="SRC", help="scene folder")
     check.add_argument("--out", type=Path, default=Path("cameras.png"), help="picture (default: cameras.png)")
-    for sub, text in ((convert, "format to read"), (check, "check this format alone")):
+    show = commands.add_parser("show", help="draw frusta, photos and rays as a page", allow_abbrev=False)
+    show.add_argument("src", type=Path, nargs="?", metavar="SRC", help="scene folder (or -e)")
+    show.add_argument(
+        "-e", "--exp_dir", type=Path, help="experiment: its source and target views; key=value changes it"
+    )
+    show.add_argument("--out", type=Path, default=Path("cameras.html"), help="page (default: cameras.html)")
+    show.add_argument(
+        "--views", type=positive(int), default=12, metavar="N", help="of each kind at most (default: 12)"
+    )
+    show.add_argument(
+        "--distance", type=positive(float), help="of the image planes, world units (default: by the cameras)"
+    )
+    add_boolean(show, "--photos", default=True, help="draw the photos (default: True)")
+    add_boolean(show, "--rays", default=True, help="draw rays and their colours (default: True)")
+    for sub, text in (
+        (convert, "format to read"),
+        (check, "check this format alone"),
+        (show, "format to read"),
+    ):
         sub.add_argument(
             "--from",
             dest="format",
@@ -48,7 +79,12 @@ def parse() -> argparse.Namespace:
         )
         sub.formatter_class = parser.formatter_class
         sub.epilog = parser.epilog
-    return parser.parse_args()
+    overrides, words = split_overrides(sys.argv[1:])
+    args = parser.parse_args(words)
+    args.overrides = overrides
+    if overrides and not getattr(args, "exp_dir", None):
+        raise UserError(f"{overrides[0]}: key=value words change an experiment, name one with show -e")
+    return args
 
 
 def convert(args: argparse.Namespace) -> None:
@@ -83,11 +119,63 @@ def check(args: argparse.Namespace) -> None:
     print(f"picture: {args.out}")
 
 
+def show(args: argparse.Namespace) -> None:
+    from dataloader.camera_figure import draw_views
+
+    if args.out.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--out {args.out}: it is a page, give a name that ends in .html")
+    if (args.src is None) == (args.exp_dir is None):
+        raise UserError("show takes a scene folder or -e EXPERIMENT, one of them")
+    scene, data = _scene_of(args)
+    draw_views(_groups(scene, data, args.views, args.photos), args.out, args.distance, args.rays)
+    print(f"page: {args.out} ({args.out.stat().st_size / 1e6:.1f} MB)")
+
+
+def _scene_of(args: argparse.Namespace) -> tuple[Any, DataConfig]:
+    """A scene, or an experiment's data, and what is used of it."""
+    from engine.config import DataConfig
+
+    if args.exp_dir is None:
+        scene = open_scene(args.src, args.format, images=args.images)
+        return scene, DataConfig(max_size=_PHOTO_SIDE)
+    from methods import load_experiment, open_data
+
+    experiment, kind = load_experiment(args.exp_dir, args.overrides)
+    return open_data(experiment, kind), replace(experiment.data, max_size=_PHOTO_SIDE)
+
+
+def _groups(scene: Any, data: DataConfig, count: int, photos: bool) -> list[ViewGroup]:
+    """Source and target views, as many of each."""
+    from dataloader.camera_figure import ViewGroup
+    from engine.data import view_size
+    from engine.pairs import pair_batches
+
+    if not isinstance(scene, Scene):  # pairs: the first, which have their own world each
+        _, batch = next(pair_batches(scene.split(data.source), [0], 1))
+        pair = (("source", batch.source), ("target", batch.target))
+        return [ViewGroup(label, views.cameras, views.images if photos else None) for label, views in pair]
+    groups = []
+    for label, split in (("source", data.source), ("target", data.target)):
+        indices = scene.split(split)
+        chosen = [
+            indices[len(indices) * i // min(count, len(indices))] for i in range(min(count, len(indices)))
+        ]
+        if not chosen:
+            continue
+        size = view_size(scene, data)
+        if photos:
+            views = scene.views(chosen, size)
+            groups.append(ViewGroup(label, views.cameras, views.images))
+        else:
+            groups.append(ViewGroup(label, scene.cameras(chosen, size)))
+    return groups
+
+
 @command
 def main() -> None:
     args = parse()
     setup_logging()
-    {"convert": convert, "check": check}[args.command](args)
+    {"convert": convert, "check": check, "show": show}[args.command](args)
 
 
 if __name__ == "__main__":

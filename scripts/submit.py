@@ -1,4 +1,4 @@
-"""Run a command as an array of jobs, on a SLURM cluster or on this machine."""
+"""Run a command as an array of jobs, on SLURM or on this machine, or train on several machines."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ python scripts/submit.py --shards 16 --partition cpu --cpus 8 --time 720 -- pyth
 prepare-warps pairs.safetensors photos/ depths/ warps/ --workers 8
 python scripts/submit.py --gpus 4 --cpus 32 --mem 200 --time 2880 -- accelerate launch --config_file \
 acc_configs/4.yaml train.py -e configs/warp_plus_pose -r auto
+python scripts/submit.py --nodes 2 --gpus 8 --cpus 64 -- train.py -e configs/warp_plus_pose -r auto
 python scripts/submit.py --cluster local --shards 2 --cpus 4 -- python scripts/megascenes.py prepare-warps \
 pairs.safetensors photos/ depths/ warps/ --shard {shard}/{shards} --workers 4
 """
@@ -28,8 +30,13 @@ Everything after -- is the command, which runs in the current folder. In it {sha
 the job, from 0, and {shards} for how many there are; where neither occurs and there are several jobs,
 '--shard I/N' is added. A job that is preempted or runs out of time gets SIGTERM and is queued again, so
 commands must continue where they were.
+
+With --nodes the command is a script and its words (train.py ...), which acc_configs/multinode.sbatch starts
+on each of the machines, in one process per GPU; --gpus, --cpus and --mem then count per machine. A training
+that is told to stop saves and is queued again, so give it -r auto.
 """
 ROOT = Path(__file__).resolve().parent.parent  # of the repository
+TEMPLATE = ROOT / "acc_configs" / "multinode.sbatch"
 _GRACE = 80  # seconds that a preempted command has to finish its step and save: SLURM gives 90
 
 
@@ -84,6 +91,14 @@ def parse() -> argparse.Namespace:
         EXAMPLES,
     )
     parser.add_argument("--shards", type=positive(int), default=1, metavar="N", help="jobs (default: 1)")
+    parser.add_argument("--nodes", type=positive(int), metavar="N", help="machines of one training")
+    parser.add_argument(
+        "--acc_config",
+        type=Path,
+        default=ROOT / "acc_configs" / "multinode.yaml",
+        metavar="FILE",
+        help="accelerate file of a training with --nodes (default: acc_configs/multinode.yaml)",
+    )
     parser.add_argument(
         "--cluster", choices=("slurm", "local"), default="slurm", help="where (default: slurm)"
     )
@@ -113,7 +128,51 @@ def parse() -> argparse.Namespace:
     args.words = args.words[1:] if args.words[:1] == ["--"] else args.words
     if not args.words:
         raise UserError("no command: write it after --, e.g. -- python train.py -e configs/NAME")
+    if args.nodes and (args.shards > 1 or args.cluster == "local" or args.wait or args.at_once):
+        raise UserError(
+            "--nodes is for one training on SLURM: leave out --shards, --at_once, --wait and local"
+        )
+    if args.nodes and not args.acc_config.is_file():
+        raise UserError(f"--acc_config {args.acc_config} does not exist: give an accelerate file")
     return args
+
+
+def training_command(args: argparse.Namespace) -> list[str]:
+    """The sbatch command of a training on `--nodes` machines."""
+    options = {
+        "job-name": re.sub(r"\W", "_", args.name),
+        "nodes": args.nodes,
+        "gpus-per-node": args.gpus or None,
+        "cpus-per-task": args.cpus,
+        "mem": f"{args.mem}GB" if args.mem else None,
+        "time": args.time,
+        "partition": args.partition or None,
+        "account": args.account or None,
+        "output": args.logs.resolve() / "%j.log",
+        "chdir": os.getcwd(),
+    }
+    given = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    return ["sbatch", "--parsable", *given, str(TEMPLATE), *args.words]
+
+
+def submit_training(args: argparse.Namespace) -> str:
+    """Hand a training to SLURM; returns the job's number. Raises UserError when it is not taken."""
+    args.logs.mkdir(parents=True, exist_ok=True)
+    environment = {
+        **os.environ,
+        "PYTHON": sys.executable,
+        "ACC_CONFIG": str(args.acc_config.resolve()),
+        "MAX_RESTARTS": str(args.requeues),
+    }
+    try:
+        done = subprocess.run(
+            training_command(args), env=environment, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        raise UserError("no jobs can be submitted here (there is no sbatch): use accelerate launch") from None
+    if done.returncode:
+        raise UserError(f"SLURM does not take the job: {' '.join(done.stderr.split())}")
+    return done.stdout.strip().partition(";")[0]
 
 
 def executor(args: argparse.Namespace) -> Any:
@@ -155,6 +214,10 @@ def wait(jobs: list[Any]) -> None:
 def main() -> None:
     args = parse()
     setup_logging()
+    if args.nodes:
+        number = submit_training(args)
+        print(f"job {number}: log in {args.logs.resolve() / f'{number}.log'}")
+        return
     made = executor(args)
     with made.batch():
         jobs = [

@@ -114,8 +114,39 @@ def test_convert_reduced_copies(run: Run, folder: Path, tmp_path: Path) -> None:
     assert open_scene(tmp_path / "new").records[0].camera.width == 32
 
 
+def test_show_draws_a_scene(run: Run, folder: Path, tmp_path: Path) -> None:
+    code, out, err = run("show", folder, "--out", tmp_path / "a.html", "--views", "2")
+    assert code == 0, err
+    assert f"page: {tmp_path / 'a.html'}" in out
+    text = (tmp_path / "a.html").read_text()
+    for name in ("source: photos", "source: cameras", "target: rays", "target: moments"):
+        assert name in text
+    code, _, err = run("show", folder, "--out", tmp_path / "b.html", "--photos", "False", "--rays", "False")
+    assert code == 0, err
+    assert "photos" not in (tmp_path / "b.html").read_text().rpartition("newPlot")[2]
+
+
+def test_show_draws_what_an_experiment_uses(run: Run, folder: Path, repo_root: Path, tmp_path: Path) -> None:
+    experiment = repo_root / "configs" / "baselines" / "nearest_view"
+    words = ("show", "-e", experiment, f"data.root={folder}", "data.source=all", "--out", tmp_path / "a.html")
+    code, _, err = run(*words)
+    assert code == 0, err
+    pairs = repo_root / "configs" / "warp_diffusion" / "toy"
+    code, _, err = run("show", "-e", pairs, "--out", tmp_path / "b.html", "model.resolution=32")
+    assert code == 0, err
+    assert "target: photos" in (tmp_path / "b.html").read_text()
+
+
+def test_show_refuses_what_it_cannot_draw(run: Run, folder: Path, tmp_path: Path) -> None:
+    refused(run("show"), "a scene folder or -e EXPERIMENT")
+    refused(run("show", folder, "-e", "x"), "one of them")
+    refused(run("show", folder, "--out", tmp_path / "a.png"), "a.png", ".html")
+    refused(run("show", folder, "data.root=x"), "name one with show -e")
+    assert not list(tmp_path.glob("*.html"))
+
+
 def test_help_ends_with_examples(run: Run) -> None:
-    for words in ((), ("convert",), ("check",)):
+    for words in ((), ("convert",), ("check",), ("show",)):
         code, out, _ = run(*words, "--help")
         assert code == 0
         assert "python scripts/cameras.py convert" in out.split("examples:")[1]

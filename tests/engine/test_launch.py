@@ -10,7 +10,7 @@ import yaml
 
 from common.errors import UserError
 from engine.config import TrainingConfig
-from engine.launch import Launch, check_launch, make_accelerator, read_launch, reproducible
+from engine.launch import Launch, check_launch, check_sharding, make_accelerator, read_launch, reproducible
 
 ACC_CONFIGS = Path(__file__).parents[2] / "acc_configs"
 SIMPLE = {"ACCELERATE_MIXED_PRECISION": "no", "ACCELERATE_USE_CPU": "False"}  # one process per launcher
@@ -105,11 +105,32 @@ def test_the_files_are_ones_that_accelerate_reads(path: Path) -> None:
     from accelerate.commands.config.config_args import load_config_from_file
 
     config = load_config_from_file(str(path))
-    count = {"cpu": 1, "multinode": 16}.get(path.stem) or int(path.stem)
+    count = {"cpu": 1, "multinode": 16, "fsdp2": 8}.get(path.stem) or int(path.stem)
     assert config.num_processes == count
     assert config.use_cpu == (path.stem == "cpu")
-    assert str(config.distributed_type).endswith("MULTI_GPU" if count > 1 else "NO")
-    assert config.mixed_precision == "no"
+    kind = "FSDP" if path.stem == "fsdp2" else "MULTI_GPU" if count > 1 else "NO"
+    assert str(config.distributed_type).endswith(kind)
+    assert config.mixed_precision == ("bf16" if kind == "FSDP" else "no")
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "device", "words"),
+    [
+        ("1", "FSDP", "cuda", "fsdp_version: 2"),
+        ("2", "MULTI_GPU", "cuda", "distributed_type is MULTI_GPU"),
+        ("2", "NO", "cpu", "distributed_type is NO"),
+    ],
+)
+def test_sharding_that_becomes_something_else_is_refused(
+    version: str, kind: str, device: str, words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        check_sharding({"FSDP_VERSION": version}, kind, device)
+
+
+def test_sharding_is_accepted_where_it_is_what_was_asked_for() -> None:
+    check_sharding({"FSDP_VERSION": "2"}, "FSDP", "cuda")
+    check_sharding({"FSDP_VERSION": "2"}, "MULTI_CPU", "cpu")
 
 
 def test_a_tracker_that_is_not_installed_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

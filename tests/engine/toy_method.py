@@ -1,7 +1,8 @@
 """A method small enough to be trained thousands of steps in a test, with a part of every kind: trained and
 frozen weights, a buffer, dropout, samples that cannot be read, losses that are not finite.
 
-Run as a script, it trains one experiment: `python toy_method.py FOLDER HISTORY.json key=value ...`.
+Run as a script, it trains one experiment: `python toy_method.py FOLDER HISTORY.json [resume=latest]
+key=value ...`.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ class ToyConfig:
     infinite: tuple[int, ...] = ()  # items whose loss is not finite
     signal_at: int = -1  # step in whose forward pass this process is told to stop
     seconds: float = 0.0  # per step
+    chunks: tuple[int, ...] = ()  # items per chunk, summing to size; none = not in chunks
+    kill_at: int = -1  # step in whose forward pass the first process is killed
+    trace: str = ""  # folder where every process notes the items of its micro-batches
 
 
 @dataclass
@@ -75,11 +79,20 @@ class ToySamples:
         return f"photo_{index}.jpg"
 
 
+class ChunkedToySamples(ToySamples):
+    """The same, stored in chunks."""
+
+    @property
+    def chunk_sizes(self) -> tuple[int, ...]:
+        return self.config.chunks
+
+
 class ToyMethod(Method):
     """A frozen lifting of x and a trained network on top."""
 
     Config = ToyConfig
     method_name = "toy"
+    block_classes = (nn.Linear,)
     trains = True
 
     def __init__(self, config: ToyConfig) -> None:
@@ -106,11 +119,17 @@ class ToyMethod(Method):
         return read_safetensors(file) if file.exists() else None
 
     def samples(self, scene: Any, data: Any) -> ToySamples:
-        return ToySamples(self.config)
+        return ChunkedToySamples(self.config) if self.config.chunks else ToySamples(self.config)
 
     def forward(self, sample: ToySample, step: int) -> dict[str, Tensor]:
         if step == self.config.signal_at:
             os.kill(os.getpid(), signal.SIGTERM)
+        if step == self.config.kill_at and os.environ.get("RANK") == "0":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.config.trace:
+            note = json.dumps([step, sample.index.tolist()])
+            with open(Path(self.config.trace) / f"rank_{os.environ.get('RANK', 0)}", "a") as file:
+                file.write(note + "\n")
         time.sleep(self.config.seconds)
         self.seen += len(sample.x)
         predicted = self.network(self.lift(sample.x)) + 1e-3 * self.payload.sum()
@@ -188,7 +207,7 @@ def differences(first: Path, second: Path) -> list[str]:
 def main() -> None:
     folder, history, *words = sys.argv[1:]
     changes = {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in words)}
-    result = train_toy(Path(folder), changes)
+    result = train_toy(Path(folder), changes, changes.pop("resume", None))
     if int(os.environ.get("RANK", 0)) == 0:
         Path(history).write_text(json.dumps(result.history))
 
