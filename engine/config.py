@@ -42,10 +42,12 @@ class DataConfig:
     pairs: str = ""  # folder (or file) of split files, for methods trained on image pairs
     warps: str = ""  # folder of the pairs' warped images, where they are prepared
     depths: str = ""  # folder of depth maps NAME.npy of a scene's photos; of several scenes, one folder each
-    max_bad_fraction: float = 0.001  # unreadable training samples tolerated, as a fraction
+    max_bad_fraction: float = 0.001  # unreadable samples or evaluated scenes tolerated, as a fraction
+    validation_scenes: int = 8  # of many: how many tasks are scored while training, evenly spread; 0 = all
 
     def __post_init__(self) -> None:
         _require(self.max_size >= 0, "data.max_size", self.max_size, "at least 0 (0 keeps the photos' size)")
+        _require(self.validation_scenes >= 0, "data.validation_scenes", self.validation_scenes, "at least 0")
         _require(0 <= self.max_bad_fraction <= 1, "data.max_bad_fraction", self.max_bad_fraction, "in [0, 1]")
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dataloader.pairs import PairData
+    from dataloader.scene_sets import SceneSets
     from engine.config import DataConfig, Experiment, TrainingConfig
     from engine.metrics import ImageMetrics
 
@@ -105,8 +106,9 @@ class Method(nn.Module, ABC):
     """A way of novel-view synthesis. Subclasses are listed in `methods/__init__.py` and made by `create`.
 
     Config: dataclass of the `model:` section. trains: whether `train.py` has anything to do. reads_sources:
-    whether `encode` looks at the source photos, or only at their cameras (then they are not loaded). missing:
-    why there are no weights, where a method works without (`without_weights`). weights_hint: how published
+    whether `encode` looks at the source photos, or only at their cameras (then they are not loaded).
+    one_scene: whether an instance is made for one scene, so that it serves no sets of scenes. missing: why
+    there are no weights, where a method works without (`without_weights`). weights_hint: how published
     weights are had.
     """
 
@@ -115,6 +117,7 @@ class Method(nn.Module, ABC):
     Config: ClassVar[type] = NoConfig
     trains: ClassVar[bool] = False
     reads_sources: ClassVar[bool] = True
+    one_scene: ClassVar[bool] = False
     weights_hint: ClassVar[str] = ""
 
     @classmethod
@@ -141,6 +144,12 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def render(self, state: Any, cameras: Cameras) -> Rendering:
         """Any number of targets [N] from that state."""
+
+    def views(self, scene: Scene, indices: Sequence[int], data: DataConfig) -> Views:
+        """Photos of a scene as the method takes them, framed and sized (default: at `data.max_size`)."""
+        from engine.data import view_size
+
+        return scene.views(indices, view_size(scene, data), data.threads)
 
     def evaluate(self, batch: Batch, state: Any, metrics: ImageMetrics) -> Evaluation:
         """Render the batch's targets from an encoded state and score them (default: the image protocol)."""
@@ -197,7 +206,7 @@ class Method(nn.Module, ABC):
         """Let the method's own flags change the experiment."""
 
     @classmethod
-    def open(cls, args: argparse.Namespace, experiment: Experiment) -> Scene | PairData:
+    def open(cls, args: argparse.Namespace, experiment: Experiment) -> Scene | PairData | SceneSets:
         """What a script starts from; by default the scene that `data` names."""
         from dataloader.formats import open_scene
 

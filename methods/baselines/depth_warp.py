@@ -17,6 +17,7 @@ from common.errors import UserError
 from dataloader.images import read_depth, read_image
 from dataloader.pairs import PairData
 from dataloader.scene import Batch, Record, Scene
+from dataloader.scene_sets import SceneSets
 from engine.config import Experiment
 from engine.device import clock
 from engine.method import Evaluation, Method, Script
@@ -121,7 +122,7 @@ class DepthWarp(Method):
         )
 
     @classmethod
-    def open(cls, args: argparse.Namespace, experiment: Experiment) -> Scene | PairData:
+    def open(cls, args: argparse.Namespace, experiment: Experiment) -> Scene | PairData | SceneSets:
         if getattr(args, "inputimg", None) is None:
             return super().open(args, experiment)
         if args.depth is None:

@@ -46,6 +46,7 @@ class PhotoBlend(Method):
     """Blend photos as unstructured lumigraphs do (Buehler 2001): weights fall with the angle of the rays."""
 
     Config = PhotoBlendConfig
+    one_scene = True
 
     def __init__(self, mesh: Mesh, photos: int = 3, tolerance: float = 0.01) -> None:
         super().__init__()

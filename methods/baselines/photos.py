@@ -52,6 +52,7 @@ class SinglePlane(Method):
     """The nearest photo on a plane that faces its camera at one depth, seen from the target camera."""
 
     Config = SinglePlaneConfig
+    one_scene = True
 
     def __init__(self, depth: float) -> None:
         super().__init__()

@@ -87,6 +87,7 @@ class VertexColors(Method):
     """A colour per vertex, interpolated over the triangles; grey where no photo looks."""
 
     Config = VertexColorsConfig
+    one_scene = True
     trains = True
     reads_sources = False
 

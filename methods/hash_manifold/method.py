@@ -42,6 +42,7 @@ class HashManifold(Method):
     """
 
     Config = HashManifoldConfig
+    one_scene = True
     trains = True
     reads_sources = False
 
