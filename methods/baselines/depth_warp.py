@@ -56,6 +56,7 @@ class DepthWarp(Method):
     """Warp the nearest source photo by its depth: its own, or that of the scene's mesh from its camera."""
 
     Config = DepthWarpConfig
+    one_scene = True
 
     def __init__(self, max_angle: float = 85.0, mesh: Mesh | None = None, fill: bool = False) -> None:
         super().__init__()
