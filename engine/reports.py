@@ -97,11 +97,17 @@ class Report:
         """
         if not self.many_scenes:
             return _mean(self.defined(name))
-        groups: dict[str, list[float]] = {}
-        for row in self.rows:
-            if not math.isnan(row[name]):
-                groups.setdefault(row["scene"], []).append(row[name])
-        return _mean([_mean(values) for values in groups.values()])
+        return _mean([value for row in self.scene_rows() if not math.isnan(value := row[name])])
+
+    def scene_rows(self) -> list[dict[str, Any]]:
+        """Per scene: number of images, and the mean of every score over those that have it."""
+        rows = []
+        for scene in self.scenes:
+            own = Report(self.method, [row for row in self.rows if row["scene"] == scene])
+            means = {name: own.mean(name) for name in self.scores}
+            first = {"method": self.method, "scene": scene, "sources": own.rows[0].get("sources")}
+            rows.append({**first, "n": len(own.rows), **means})
+        return rows
 
     @property
     def seconds_per_image(self) -> float:
@@ -153,7 +159,7 @@ def write_reports(reports: list[Report], metrics: ImageMetrics, folder: Path) ->
     """Write what was measured; returns the files.
 
     metrics.json: one summary per method (and number of sources). per_image.csv: a row per method and image.
-    sheet.png: truth, renders and error maps of the first views.
+    per_scene.csv: of many scenes, their means. sheet.png: truth, renders and error maps of the first views.
     """
     summaries = [report.summary(metrics) for report in reports]
     for summary in summaries:
@@ -162,17 +168,23 @@ def write_reports(reports: list[Report], metrics: ImageMetrics, folder: Path) ->
             summary["by_sources"] = {str(other["sources"]): other["means"] for other in same}
     with replacing(folder / "metrics.json") as path:
         path.write_text(json.dumps(summaries, indent=2) + "\n")
-    rows = [{"method": report.method, **row} for report in reports for row in report.rows]
-    with replacing(folder / "per_image.csv") as path, path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
     files = [folder / "metrics.json", folder / "per_image.csv"]
+    _write_csv([{"method": report.method, **row} for report in reports for row in report.rows], files[1])
+    if reports[0].many_scenes:
+        files.append(folder / "per_scene.csv")
+        _write_csv([row for report in reports for row in report.scene_rows()], files[-1])
     if all(report.pictures for report in reports):
         sheet = _tasks_sheet(reports) if reports[0].many_scenes else _sheet(reports)
         write_sheet(sheet, folder / "sheet.png")
         files.append(folder / "sheet.png")
     return files
+
+
+def _write_csv(rows: list[dict[str, Any]], file: Path) -> None:
+    with replacing(file) as path, path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _sheet(reports: list[Report]) -> NDArray[np.uint8]:

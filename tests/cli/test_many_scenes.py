@@ -105,7 +105,7 @@ def test_one_table_for_methods_and_numbers_of_sources(run: Run, tmp_path: Path) 
     assert [(s["method"], s["sources"], s["scenes"], s["n"]) for s in summaries] == [
         (name, n, 3, 7) for name in ("rooms", "nearest_view", "mean_view") for n in (2, 3)
     ]
-    assert len(printed.splitlines()) == 7 + 3  # a table of 6 lines and its head, and the files
+    assert len(printed.splitlines()) == 7 + 4  # a table of 6 lines and its head, and the files
     own = {s["sources"]: s["means"] for s in summaries if s["method"] == "rooms"}
     assert own[3]["psnr"] > own[2]["psnr"]  # a photo from nearby
     assert summaries[0]["by_sources"]["3"] == own[3]

@@ -28,6 +28,7 @@ from engine.tasks import Tasks, find_tasks
 from geometry.views import Rendering
 from methods.baselines.photos import MeanView, NearestView
 from tests.engine.rooms import Rooms, room, room_sets
+from tests.engine.toy_method import ToyMethod, toy_experiment, train_toy
 
 
 def evaluator(sets, **options) -> Evaluator:
@@ -70,6 +71,10 @@ def test_files_table_and_sheet(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert len(rows) == 10
     assert {row["sources"] for row in rows} == {"2"}
+    with (tmp_path / "per_scene.csv").open() as file:
+        scenes = [row for row in csv.DictReader(file) if row["method"] == "mean"]
+    assert [(row["scene"], row["n"]) for row in scenes] == [("room0", "2"), ("room1", "3")]
+    assert np.mean([float(row["psnr"]) for row in scenes]) == pytest.approx(reports[1].mean("psnr"))
     assert files[-1].name == "sheet.png"
     width, height = Image.open(files[-1]).size
     assert width > 7 * 180  # two sources, truth, two renders and two error maps
@@ -234,6 +239,28 @@ class Greedy(Method):
             "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 139 GiB of which "
             "1 GiB is free. Process 1 has 138 GiB memory in use."
         )
+
+
+def test_validation_takes_a_few_tasks_in_the_framing_of_the_method() -> None:
+    from train import make_validation
+
+    experiment = toy_experiment({"data.validation_scenes": 2})
+    validate = make_validation(room_sets(3), experiment, torch.device("cpu"))
+    sets = room_sets(3)
+    own = [sets.tasks["test"][i] for i in (0, 1)]
+    expected = evaluator(sets, tasks=Tasks(own)).evaluate("step 1", Cropped())
+    assert validate(Cropped(), 1)["psnr"] == pytest.approx(expected.mean("psnr"))
+
+
+def test_training_beyond_the_memory_names_the_batch_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forward(self, sample, step):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 is full.")
+
+    monkeypatch.setattr(ToyMethod, "forward", forward)
+    with pytest.raises(UserError, match=r"lower -b \(training\.batch_size\)"):
+        train_toy(tmp_path)
 
 
 def test_lack_of_memory_names_the_flag() -> None:
