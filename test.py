@@ -13,14 +13,17 @@ from common.cli import add_boolean, command_parser, positive, setup_logging
 from common.errors import UserError, command
 from dataloader.pairs import PairData
 from dataloader.scene import Scene
+from dataloader.scene_sets import SceneSets
 from engine.config import TrainingConfig, build, to_dict
 from engine.device import best_device
-from engine.evaluator import Evaluator, format_table, write_reports
+from engine.evaluator import Evaluator
 from engine.launch import make_accelerator
 from engine.method import Method
 from engine.metrics import load_image_metrics
 from engine.outputs import prepare_folder, write_provenance
+from engine.reports import format_table, write_reports
 from engine.set_scores import load_set_network, set_scores, write_original_scores
+from engine.tasks import Tasks, find_tasks
 from methods import (
     BASELINES,
     METHODS,
@@ -69,14 +72,35 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         help="folder with the weights of VGG-16 and AlexNet (LPIPS), Inception (FID)",
     )
+    many = parser.add_argument_group("data of many scenes")
+    many.add_argument(
+        "--sources",
+        nargs="+",
+        type=positive(int),
+        default=[],
+        metavar="N",
+        help="give so many of each task's source views, one number after the other (default: all)",
+    )
+    many.add_argument(
+        "--index",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="evaluation index instead of data.index; several: the same targets from other sources",
+    )
     return parser
 
 
-def compared(words: str, own: str, scene: Scene | PairData) -> Iterator[tuple[str, Method]]:
+Data = Scene | PairData | SceneSets
+
+
+def compared(words: str, own: str, scene: Data) -> Iterator[tuple[str, Method]]:
     """The further methods that `--compare` names, with their weights."""
     for word in filter(None, words.split(",")):
         if word == "all":
-            names = [name for name in BASELINES if name != own and not method_class(name).trains]
+            kinds = {name: method_class(name) for name in BASELINES if name != own}
+            names = [name for name, kind in kinds.items() if not kind.trains and serves(kind, scene)]
             yield from ((name, untrained(name, scene)) for name in names)
         elif word not in METHODS and Path(word).is_dir():
             yield from_folder(Path(word), scene)
@@ -84,7 +108,12 @@ def compared(words: str, own: str, scene: Scene | PairData) -> Iterator[tuple[st
             yield word, untrained(word, scene)
 
 
-def from_folder(folder: Path, scene: Scene | PairData) -> tuple[str, Method]:
+def serves(kind: type[Method], scene: Data) -> bool:
+    """Whether a method can be evaluated on such data."""
+    return not (kind.needs_scene and isinstance(scene, SceneSets))
+
+
+def from_folder(folder: Path, scene: Data) -> tuple[str, Method]:
     """The method of a folder: with its newest checkpoint, or, where it needs none, by its config."""
     if (folder / "config.yaml").is_file():
         experiment, kind = load_experiment(folder)
@@ -93,12 +122,24 @@ def from_folder(folder: Path, scene: Scene | PairData) -> tuple[str, Method]:
     return open_trained(folder, scene)
 
 
-def untrained(name: str, scene: Scene | PairData) -> Method:
+def untrained(name: str, scene: Data) -> Method:
     """A method that needs no checkpoint, with its default settings. Raises UserError for others."""
     kind = method_class(name)
     if kind.trains:
         raise UserError(f"--compare {name}: it is trained, so name the folder that holds its iter_N")
+    if not serves(kind, scene):
+        raise UserError(f"--compare {name}: it is made for a single scene, and {scene.name} has many")
     return kind.create(build(kind.Config, {}), scene)
+
+
+def chosen_tasks(args: argparse.Namespace, scene: Data, target: str) -> Tasks | None:
+    """What `--sources` and `--index` choose on many scenes. Raises UserError for them on other data."""
+    if isinstance(scene, SceneSets):
+        return find_tasks(scene, target, args.sources, args.index)
+    for flag in ("sources", "index"):
+        if getattr(args, flag):
+            raise UserError(f"--{flag} is for data of many scenes, and {scene.name} is not: leave it out")
+    return None
 
 
 def processes(config: TrainingConfig, folder: Path) -> Accelerator | None:
@@ -117,11 +158,12 @@ def main() -> None:
     if not first:
         setup_logging(logging.WARNING)
     scene, method = open_experiment(args, experiment, kind)
+    tasks = chosen_tasks(args, scene, experiment.data.target)
     others = list(compared(args.compare, experiment.method, scene))
     place = args.savepath if args.savepath.startswith(("./", "/")) else f"quant_eval/{args.savepath}"
     folder = prepare_folder(Path(place))
     metrics = load_image_metrics(args.weights_dir, best_device())
-    pairs = not isinstance(scene, Scene)
+    pairs = not isinstance(scene, Scene | SceneSets)
     inception = load_set_network(metrics, args.weights_dir, best_device()) if pairs else None
     evaluator = Evaluator(
         scene=scene,
@@ -135,11 +177,13 @@ def main() -> None:
         save_every=args.savefreq or (10 if pairs else 1),
         accelerator=accelerator,
         unnamed=experiment.method,
+        tasks=tasks,
+        framing=method,
     )
     reports = []
     for name, compared_method in [(experiment.method, method), *others]:
         sets = set_scores(scene.split(experiment.data.target), metrics, inception) if pairs else []
-        reports.append(evaluator.evaluate(name, compared_method, sets))
+        reports += evaluator.evaluate_all(name, compared_method, sets)
     if not first:
         return
     files = write_reports(reports, metrics, folder)

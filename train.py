@@ -15,6 +15,7 @@ from common.errors import UserError, command
 from common.files import replacing
 from dataloader.pairs import PairData
 from dataloader.scene import Scene
+from dataloader.scene_sets import SceneSets
 from engine.checkpoint import find_start
 from engine.config import Experiment, to_dict
 from engine.evaluator import Evaluator
@@ -24,6 +25,7 @@ from engine.metrics import ImageMetrics
 from engine.outputs import prepare_folder, write_provenance
 from engine.run import Validate
 from engine.sampling import key
+from engine.tasks import find_tasks
 from engine.trainer import EXIT_REQUEUE, train
 from methods import create_method, parse_experiment
 
@@ -70,12 +72,19 @@ def write_record(folder: Path, experiment: Experiment, keep_config: bool) -> Non
             path.write_text(yaml.safe_dump(to_dict(experiment), sort_keys=False))
 
 
-def make_validation(scene: Scene | PairData, experiment: Experiment, device: torch.device) -> Validate:
-    """The image metrics on the views held out by `data.target`; of pairs, on the split 'val'."""
-    data = experiment.data if isinstance(scene, Scene) else replace(experiment.data, target="val")
+def make_validation(
+    scene: Scene | PairData | SceneSets, experiment: Experiment, device: torch.device
+) -> Validate:
+    """The image metrics on the views held out by `data.target`: of pairs, on the split 'val'; of many scenes,
+    on `data.validation_scenes` of the tasks.
+    """
+    known = isinstance(scene, Scene | SceneSets)
+    data = experiment.data if known else replace(experiment.data, target="val")
     evaluator = Evaluator(scene, data, ImageMetrics(), device, experiment.training.batch_size)
 
     def validate(method: Method, step: int) -> dict[str, float]:
+        if isinstance(scene, SceneSets):
+            evaluator.tasks = find_tasks(scene, data.target).spread(data.validation_scenes)
         report = evaluator.evaluate(f"step {step}", method)
         return {name: report.mean(name) for name in report.scores}
 

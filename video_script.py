@@ -11,13 +11,17 @@ import torch
 from common.cli import command_parser, positive, progress, setup_logging
 from common.errors import UserError, command
 from dataloader.images import to_uint8
-from engine.camera_paths import path_name, scene_path
-from engine.config import to_dict
-from engine.data import source_views
+from dataloader.pairs import PairData
+from dataloader.scene import Scene
+from dataloader.scene_sets import SceneSets
+from engine.camera_paths import path_name
+from engine.config import DataConfig, to_dict
 from engine.device import best_device
+from engine.memory import FILMING, out_of_memory
 from engine.method import Method
 from engine.outputs import prepare_folder, write_provenance
 from engine.sheets import contact_sheet, write_sheet
+from engine.takes import Take, Wish, find_scenes, scene_take, set_take
 from engine.video import write_video
 from geometry.cameras import Cameras
 from geometry.path_files import write_camera_path
@@ -43,20 +47,31 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-i", "--inputimg", type=Path, help="a photo, where the method takes one")
     parser.add_argument("-r", "--resume", help="checkpoint: N, latest or -1")
     parser.add_argument("--output_dir", type=Path, help="where the iter_N folders are (default: -e)")
-    default = ["orbit", "spiral"]
     parser.add_argument(
-        "--path", nargs="+", default=default, help="names or .json files (default: orbit spiral)"
+        "--path", nargs="+", help="names or .json files (default: orbit spiral; of many scenes: frames pivot)"
     )
     parser.add_argument("--view", metavar="NAME", help="photo a path starts from (default: the middle one)")
     parser.add_argument("--frames", type=positive(int), help="frames per path (default: the path's own)")
-    parser.add_argument("--fps", type=positive(float), help="default: the path file's, else 10")
+    parser.add_argument("--fps", type=positive(float), help="default: the path's own, else 10")
     formats = ["gif", "mp4"]
     parser.add_argument("--format", nargs="+", default=formats, choices=formats, help="default: both")
+    many = parser.add_argument_group("data of many scenes")
+    many.add_argument(
+        "--scenes", nargs="+", default=[], metavar="SCENE", help="keys or numbers (default: the first one)"
+    )
+    many.add_argument(
+        "--source_views",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="N",
+        help="views given (default: the task's)",
+    )
     return parser
 
 
 def render_video(
-    method: Method, state: object, path: str, cameras: Cameras, fps: float, args: argparse.Namespace
+    method: Method, state: object, path: str, cameras: Cameras, fps: float, folder: Path, formats: list[str]
 ) -> list[Path]:
     """Render one path and write its videos, contact sheet and cameras; returns the files.
 
@@ -64,8 +79,8 @@ def render_video(
     """
     cameras = cameras.to(best_device())
     frames, covered, name = [], False, path_name(path)
-    with torch.no_grad():
-        views = method.film(state, cameras, args.savepath / name)
+    with torch.no_grad(), out_of_memory(FILMING):
+        views = method.film(state, cameras, folder / name)
         for rendering in progress(views, name, len(cameras), "frame", disable=bool(method.missing)):
             covered = covered or bool(rendering.covered().any())
             frames.append(to_uint8(rendering.image[0]))
@@ -73,10 +88,10 @@ def render_video(
         return []
     if not covered:
         raise UserError(f"path {path}: the scene is out of view in every frame; does the path fit it?")
-    files = [args.savepath / f"{name}.{suffix}" for suffix in args.format]
+    files = [folder / f"{name}.{suffix}" for suffix in formats]
     for file in files:
         write_video(frames, file, fps)
-    record = args.savepath / f"{name}.json"
+    record = folder / f"{name}.json"
     try:
         if not record.exists() or record.resolve() != Path(path).resolve():  # never over the path's own file
             write_camera_path(cameras, record, fps)
@@ -85,8 +100,8 @@ def render_video(
         log.info("the path is not written as JSON: %s", error)
     chosen = torch.linspace(0, len(frames) - 1, min(SHEET_FRAMES, len(frames))).round().int().tolist()
     pictures = [torch.from_numpy(frames[i]).permute(2, 0, 1) / 255 for i in chosen]
-    write_sheet(contact_sheet([pictures], [f"frame {i}" for i in chosen]), args.savepath / f"{name}.png")
-    return [*files, args.savepath / f"{name}.png"]
+    write_sheet(contact_sheet([pictures], [f"frame {i}" for i in chosen]), folder / f"{name}.png")
+    return [*files, folder / f"{name}.png"]
 
 
 def original_extents(args: argparse.Namespace) -> bool:
@@ -94,24 +109,41 @@ def original_extents(args: argparse.Namespace) -> bool:
     return getattr(args, "original_camera", False)
 
 
+def find_takes(
+    args: argparse.Namespace, scene: Scene | PairData | SceneSets, method: Method, data: DataConfig
+) -> list[Take]:
+    """What is filmed: the scene, or those of many that `--scenes` names."""
+    many = isinstance(scene, SceneSets)
+    paths = args.path or (["frames", "pivot"] if many else ["orbit", "spiral"])
+    wish = Wish(paths, args.view, args.frames, original_extents(args))
+    if isinstance(scene, SceneSets):
+        chosen = find_scenes(scene, data.target, args.scenes)
+        return [set_take(scene, i, method, data, wish, args.savepath, args.source_views) for i in chosen]
+    for flag in ("scenes", "source_views"):
+        if getattr(args, flag):
+            raise UserError(f"--{flag} is for data of many scenes, and {scene.name} is not: leave it out")
+    if not isinstance(scene, Scene):
+        raise UserError(f"{scene.name} holds image pairs, and videos are made of scenes: set data.root")
+    return [scene_take(scene, method, data, wish, args.savepath)]
+
+
 @command
 def main() -> None:
     setup_logging()
     args, experiment, kind = parse_experiment(build_parser(), "video")
     scene, method = open_experiment(args, experiment, kind, partly=True)
-    paths = [
-        (path, *scene_path(path, scene, experiment.data, args.view, args.frames, original_extents(args)))
-        for path in args.path
-    ]
+    takes = find_takes(args, scene, method, experiment.data)
     prepare_folder(args.savepath)
     method = method.to(best_device()).eval()
-    source = source_views(scene, experiment.data, method.reads_sources)
-    state = method.encode(source.to(best_device()))
-    for file in method.write_sources(state, args.savepath):
-        print(file)
-    for path, cameras, file_fps in paths:
-        for file in render_video(method, state, path, cameras, args.fps or file_fps or 10.0, args):
+    for take in takes:
+        with out_of_memory(FILMING):
+            state = method.encode(take.source().to(best_device()))
+        for file in method.write_sources(state, take.folder):
             print(file)
+        for path, cameras, path_fps in take.paths:
+            fps = args.fps or path_fps or 10.0
+            for file in render_video(method, state, path, cameras, fps, take.folder, args.format):
+                print(file)
     write_provenance(args.savepath, to_dict(experiment), experiment.training.seed)
     if method.missing:
         raise UserError(f"{args.savepath} has the warps, but no views: {method.missing}")

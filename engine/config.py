@@ -46,10 +46,12 @@ class DataConfig:
     index: str = ""  # evaluation index of a set of scenes: which views are given, which are scored
     rooms: RoomsConfig = field(default_factory=RoomsConfig)  # of builtin:rooms
     cache: str = ""  # folder for copies of remote files; empty = $PARALLAX_CACHE or ~/.cache/parallax
-    max_bad_fraction: float = 0.001  # unreadable training samples tolerated, as a fraction
+    max_bad_fraction: float = 0.001  # unreadable samples or evaluated scenes tolerated, as a fraction
+    validation_scenes: int = 8  # of many: how many tasks are scored while training, evenly spread; 0 = all
 
     def __post_init__(self) -> None:
         _require(self.max_size >= 0, "data.max_size", self.max_size, "at least 0 (0 keeps the photos' size)")
+        _require(self.validation_scenes >= 0, "data.validation_scenes", self.validation_scenes, "at least 0")
         _require(0 <= self.max_bad_fraction <= 1, "data.max_bad_fraction", self.max_bad_fraction, "in [0, 1]")
 
 

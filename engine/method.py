@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dataloader.pairs import PairData
+    from dataloader.scene_sets import SceneSets
     from engine.config import DataConfig, Experiment, TrainingConfig
     from engine.metrics import ImageMetrics
 
@@ -120,7 +121,8 @@ class Method(nn.Module, ABC):
     name in snake case. config: what `create` was given; every method keeps it. trains: whether `train.py` has
     anything to do. reads_sources: whether `encode` looks at the source photos, or only at their cameras (then
     they are not loaded). missing: why there are no weights, where a method works without (`without_weights`).
-    weights_hint: how published weights are had. needs_scene: whether `create` cannot do without a scene.
+    weights_hint: how published weights are had. needs_scene: whether an instance is made for one scene, so
+    that `create` cannot do without it and it serves no sets of scenes.
     block_classes: of the repeated parts (transformer blocks) that sharded training gathers one at a time;
     none: the method cannot be sharded.
     """
@@ -184,6 +186,12 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def render(self, state: Any, cameras: Cameras) -> Rendering:
         """Any number of targets [N] from that state."""
+
+    def views(self, scene: Scene, indices: Sequence[int], data: DataConfig) -> Views:
+        """Photos of a scene as the method takes them, framed and sized (default: at `data.max_size`)."""
+        from engine.data import view_size
+
+        return scene.views(indices, view_size(scene, data), data.threads)
 
     def evaluate(self, batch: Batch, state: Any, metrics: ImageMetrics) -> Evaluation:
         """Render the batch's targets from an encoded state and score them (default: the image protocol)."""
@@ -255,7 +263,7 @@ class Method(nn.Module, ABC):
         """Let the method's own flags change the experiment."""
 
     @classmethod
-    def open(cls, args: argparse.Namespace, experiment: Experiment) -> Scene | PairData:
+    def open(cls, args: argparse.Namespace, experiment: Experiment) -> Scene | PairData | SceneSets:
         """What a script starts from; by default the scene that `data` names."""
         from dataloader.formats import open_scene
 

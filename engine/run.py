@@ -25,6 +25,7 @@ from engine.checkpoint import Checkpoint, Snapshot, State
 from engine.config import Experiment, to_dict
 from engine.ema import Ema
 from engine.loader import Fetched, open_loader
+from engine.memory import TRAINING, out_of_memory
 from engine.method import Method, Samples
 from engine.sampling import Batches, Stream, key
 from engine.sheets import contact_sheet, write_sheet
@@ -220,7 +221,8 @@ class Run:
             key(self.config.seed, "step", self.state.step, index, self.accelerator.process_index)
         )
         last = index == self.config.accumulation - 1
-        with sharding.synchronising(self.model, self.accelerator, last):
+        synchronised = sharding.synchronising(self.model, self.accelerator, last)
+        with synchronised, out_of_memory(TRAINING):
             losses = self.model(fetched.sample.to(self.accelerator.device), self.state.step)
             self.accelerator.backward(losses["loss"] / self.config.accumulation)
         losses = {name: value.detach().float() for name, value in losses.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -20,3 +22,17 @@ def rank_views(sources: Cameras, targets: Cameras) -> Tensor:
     distance = torch.cdist(targets.center, centers) / spread
     cosine = targets.c2w[:, :3, 2] @ sources.c2w[:, :3, 2].to(dtype).T
     return (distance + torch.acos(cosine.clamp(-1, 1))).argsort(dim=1)
+
+
+def farthest_first(centers: Tensor, start: Sequence[int]) -> list[int]:
+    """An order of points [N, 3]: `start`, then always the point farthest from all before it.
+
+    Of points equally far the first comes first.
+    """
+    order = list(dict.fromkeys(start))
+    distance = torch.cdist(centers, centers[order]).min(1).values
+    while len(order) < len(centers):
+        distance[order] = -1
+        order.append(int(distance.argmax()))
+        distance = torch.minimum(distance, (centers - centers[order[-1]]).norm(dim=-1))
+    return order

@@ -17,6 +17,7 @@ from common.errors import UserError
 from dataloader.images import read_depth, read_image
 from dataloader.pairs import PairData
 from dataloader.scene import Batch, Record, Scene
+from dataloader.scene_sets import SceneSets
 from engine.config import Experiment
 from engine.device import clock
 from engine.method import Evaluation, Method, Script
@@ -55,6 +56,7 @@ class DepthWarp(Method):
     """Warp the nearest source photo by its depth: its own, or that of the scene's mesh from its camera."""
 
     Config = DepthWarpConfig
+    needs_scene = True
 
     def __init__(self, max_angle: float = 85.0, mesh: Mesh | None = None, fill: bool = False) -> None:
         super().__init__()
@@ -123,7 +125,7 @@ class DepthWarp(Method):
         )
 
     @classmethod
-    def open(cls, args: argparse.Namespace, experiment: Experiment) -> Scene | PairData:
+    def open(cls, args: argparse.Namespace, experiment: Experiment) -> Scene | PairData | SceneSets:
         if getattr(args, "inputimg", None) is None:
             return super().open(args, experiment)
         if args.depth is None:

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from engine.evaluator import Report
 from engine.metrics import ImageMetrics
+from engine.reports import Report
 
 
 def report(*covered: float) -> Report:

@@ -12,9 +12,10 @@ from torch import nn
 from dataloader.pairs import Canvas, Pair
 from dataloader.room_pairs import RoomPairs
 from engine.config import DataConfig
-from engine.evaluator import Evaluator, write_reports
+from engine.evaluator import Evaluator
 from engine.metrics import ImageMetrics
 from engine.pairs import pair_batch, score_pairs
+from engine.reports import write_reports
 from engine.set_scores import SetScores, set_scores, write_original_scores
 from geometry.cameras import pinhole
 from methods.baselines.depth_warp import DepthWarp

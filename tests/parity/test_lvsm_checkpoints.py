@@ -97,7 +97,7 @@ def test_a_folder_of_the_official_code_loads(tmp_path: Path) -> None:
     weights = read_weights(tmp_path, config)
     assert weights is not None
     LvsmModel(config).load_state_dict(weights)
-    with pytest.raises(UserError, match="official LVSM code .full.*configs/lvsm/official"):
+    with pytest.raises(UserError, match=r"official LVSM code .full.*configs/lvsm/official"):
         read_weights(tmp_path, LvsmConfig())
 
 
