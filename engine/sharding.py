@@ -102,7 +102,7 @@ def whole(value: Any, keep: bool) -> Any:
     if not isinstance(value, Tensor):
         return value
     if isinstance(value, DTensor):
-        gathered = value.detach().full_tensor()
+        gathered = value.full_tensor().detach()
         return gathered.cpu() if keep else None
     return value if keep else None
 

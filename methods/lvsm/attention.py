@@ -65,7 +65,8 @@ class PairedNorm(nn.Module):
 
     def forward(self, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
         """[B, heads, N, head_dim] each, normalised in float32 and given back in their own type."""
-        return self.queries(queries).to(queries.dtype), self.keys(keys).to(keys.dtype)
+        exact = torch.promote_types(queries.dtype, torch.float32)
+        return self.queries(queries.to(exact)).to(queries.dtype), self.keys(keys.to(exact)).to(keys.dtype)
 
 
 class Attention(nn.Module):

@@ -11,12 +11,12 @@ from typing import Literal
 
 from common.errors import UserError
 from dataloader.framing import Framing
+from dataloader.view_choice import ViewSampler
 from dataloader.view_samplers import (
     ArbitrarySampler,
     BoundedSampler,
     BoundedV2Sampler,
     OfficialSampler,
-    ViewSampler,
 )
 from methods.lvsm.attention import Activation, QKNormKind
 

@@ -22,6 +22,7 @@ from engine.schedule import learning_rate_schedule
 from engine.weights import put
 from geometry.cameras import Cameras
 from geometry.views import Rendering, Views
+from methods.lvsm.attention import Block
 from methods.lvsm.config import LoraConfig, LvsmConfig
 from methods.lvsm.data import ChunkedSceneViews, SceneViews, ViewSample, collate, scene_frame
 from methods.lvsm.inputs import open_input
@@ -50,6 +51,7 @@ class Lvsm(Method):
 
     Config = LvsmConfig
     trains = True
+    block_classes = (Block,)
     weights_hint = "published weights: python scripts/download.py weights --help"
 
     def __init__(self, config: LvsmConfig, model: LvsmModel) -> None:

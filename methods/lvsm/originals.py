@@ -253,8 +253,11 @@ def _unofficial(original: Original, base: LvsmConfig) -> LvsmConfig:
     latent = LatentConfig()
     columns = weights["network.source_tokens.weight"].shape[1]
     channels = 9
-    if "rays.9.weight" in weights:
-        channels = 2 * len(weights["rays.9.weight"])
+    last = [
+        value for name, value in weights.items() if name.startswith("rays.") and value.shape[2:] == (1, 1)
+    ]
+    if last:  # the convolution to the latents' channels
+        channels = 2 * len(last[0])
         latent = replace(
             base.latent, autoencoder=base.latent.autoencoder or _autoencoder(weights), compat=True
         )
