@@ -64,32 +64,27 @@ def frame_image(image: NDArray[np.uint8], camera: Cameras, framing: Framing) -> 
 
     Raises UserError where the style 'unofficial' would have to enlarge the image.
     """
-    height, width = image.shape[:2]
-    scaled, size = framing.scaled_size(height, width), framing.size(height, width)
+    framed = frame_camera(camera, framing)
     if framing.style == "unofficial":
-        if size[0] > height or size[1] > width:
-            raise UserError(
-                f"a photo of {width}x{height} is smaller than {size[1]}x{size[0]}, and the framing "
-                "'unofficial' does not enlarge: use 'cover'"
-            )
         image = (image.astype(np.float32) / 255 * 255).astype(np.uint8)
-    image = resize_image(image, scaled)
-    top, left = _corner(scaled, size)
-    return image[top : top + size[0], left : left + size[1]], frame_camera(camera, framing)
+    image = resize_image(image, framing.scaled_size(camera.height, camera.width))
+    top, left = (image.shape[0] - framed.height) // 2, (image.shape[1] - framed.width) // 2
+    return image[top : top + framed.height, left : left + framed.width], framed
 
 
 def frame_camera(camera: Cameras, framing: Framing) -> Cameras:
-    """Camera(s) of photos after `frame_image`, of any leading shape."""
-    scaled = framing.scaled_size(camera.height, camera.width)
-    size = framing.size(camera.height, camera.width)
-    if framing.style == "unofficial":
-        return _unofficial_camera(camera, scaled, size)
-    return camera.resize(*scaled).crop(*_corner(scaled, size), *size)
-
-
-def _corner(scaled: ImageSize, size: ImageSize) -> tuple[int, int]:
-    """(top, left) of the middle of an image."""
-    return (scaled[0] - size[0]) // 2, (scaled[1] - size[1]) // 2
+    """The camera(s) of a photo as `frame_image` gives them."""
+    height, width = camera.height, camera.width
+    scaled, size = framing.scaled_size(height, width), framing.size(height, width)
+    if framing.style != "unofficial":
+        top, left = (scaled[0] - size[0]) // 2, (scaled[1] - size[1]) // 2
+        return camera.resize(*scaled).crop(top, left, *size)
+    if size[0] > height or size[1] > width:
+        raise UserError(
+            f"a photo of {width}x{height} is smaller than {size[1]}x{size[0]}, and the framing 'unofficial' "
+            "does not enlarge: use 'cover'"
+        )
+    return _unofficial_camera(camera, scaled, size)
 
 
 def _unofficial_camera(camera: Cameras, scaled: ImageSize, size: ImageSize) -> Cameras:

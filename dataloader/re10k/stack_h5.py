@@ -53,7 +53,7 @@ def stack_h5(
             try:
                 _append(file, _scene(read, size, min_frames))
             except UserError as error:
-                done.left_out.append(str(error))
+                done.left_out.append(str(error).removeprefix(", "))
                 continue
             done.scenes += 1
         _write_lists(file, out)

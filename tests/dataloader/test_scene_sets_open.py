@@ -14,9 +14,11 @@ from common.errors import UserError
 from dataloader.formats import write_scene
 from dataloader.images import write_image
 from dataloader.re10k.examples import camera_rows
+from dataloader.room_scenes import RoomScenes
 from dataloader.scene import Scene
 from dataloader.scene_sets import SceneSet
 from dataloader.scene_sets_open import open_scene_sets
+from dataloader.toy import make_boxes, render
 from engine.config import DataConfig
 from tests.dataloader.re10k.makers import make_example, make_root
 
@@ -26,13 +28,24 @@ def test_rooms() -> None:
     train, test = sets.split("train"), sets.split("test")
     assert (len(train), len(test), isinstance(train, SceneSet)) == (3, 8, True)
     assert not {train.key(i) for i in range(3)} & {test.key(i) for i in range(8)}
-    scene = test.scene(0)
-    views = scene.views(sets.tasks["test"][0].target)
-    assert views.images.shape == (3, 3, 64, 64)
-    assert views.depth is not None
-    assert test.scene(0) is scene  # made once
+    task = sets.tasks["test"][7]
+    assert (test.key(task.scene), task.source, task.target) == ("room100007", (6, 18), (9, 12, 15))
     with pytest.raises(UserError, match="has no split 'val'"):
         sets.split("val")
+
+
+def test_a_room(tmp_path: Path) -> None:
+    rooms = RoomScenes([4, 5, 6], n_views=3, size=(8, 12), kept=2)
+    scene = rooms.scene(1)
+    views = scene.views()
+    assert (scene.name, views.images.shape) == ("room5", (3, 3, 8, 12))
+    boxes = make_boxes(5)
+    exact = render(boxes, views.cameras)
+    assert (views.images - exact.images).abs().max() <= 0.5 / 255 + 1e-6
+    torch.testing.assert_close(views.depth, exact.depth)
+    assert rooms.scene(1) is scene  # made once
+    rooms.scene(0), rooms.scene(2)
+    assert rooms.scene(1) is not scene  # two are kept
 
 
 def test_chunks_with_an_index(tmp_path: Path) -> None:
