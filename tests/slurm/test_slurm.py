@@ -35,14 +35,16 @@ def _cluster() -> None:
         pytest.skip(f"SLURM cannot be installed here: {made.stderr.strip().splitlines()[-1:]}")
 
 
+_JOBS: list[str] = []  # submitted by the test that runs
+
+
 @pytest.fixture(autouse=True)
 def _nothing_is_left() -> Iterator[None]:
     """Cancel the jobs of a test that failed."""
-    before = set(_call("squeue", "-h", "-o", "%A").stdout.split())
+    _JOBS.clear()
     yield
-    left = set(_call("squeue", "-h", "-o", "%A").stdout.split()) - before
-    if left:
-        _call("scancel", *left)
+    if _JOBS:
+        _call("scancel", *_JOBS, check=False)  # it complains of those that are done
 
 
 def _call(*words: str, check: bool = True, timeout: float = 60, **options: object):
@@ -67,7 +69,8 @@ def _submit(repo_root: Path, log: Path, *words: str) -> str:
         cwd=repo_root,
         env=_environment(repo_root),
     )
-    return made.stdout.strip()
+    _JOBS.append(made.stdout.strip())
+    return _JOBS[-1]
 
 
 def _state(job: str) -> str:
@@ -112,7 +115,7 @@ def test_two_launchers_train_as_one_process_with_twice_the_batch(repo_root: Path
 def test_a_stopped_training_saves_is_requeued_and_finishes(repo_root: Path, tmp_path: Path) -> None:
     log, run = tmp_path / "job.log", tmp_path / "run"
     words = ("-e", EXPERIMENT, "--output_dir", str(run), "-r", "auto", *SMALL)
-    steps = 300
+    steps = 80
     job = _submit(repo_root, log, "train.py", *words, f"training.steps={steps}", "training.save_every=100000")
     _wait(lambda: log.exists() and "step/s" in log.read_text(), "a first step", log)
     time.sleep(1)
@@ -159,6 +162,7 @@ def test_submit_hands_a_training_to_slurm(repo_root: Path, tmp_path: Path) -> No
         env=_environment(repo_root),
     )
     job, log = re.findall(r"job (\d+): log in (.*)", made.stdout)[0]
+    _JOBS.append(job)
     _finish(job, Path(log))
     assert (tmp_path / "run" / "iter_3" / "manifest.json").exists()
 
