@@ -46,7 +46,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-r",
         "--resume",
-        help="N or latest (-1): continue from that checkpoint; auto: from the latest, if there is one",
+        help="N or latest (-1): continue from that checkpoint; auto: from the latest, if there is one; "
+        "a folder of save-pretrained: start from its weights",
     )
     add_boolean(parser, "-l", "--log", help="log to Weights & Biases (training.tracker=wandb)")
     parser.add_argument("--output_dir", type=Path, help="where iter_N and logs go (default: -e)")

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any
 
 import torch
@@ -29,29 +27,11 @@ from engine.memory import TRAINING, out_of_memory
 from engine.method import Method, Samples
 from engine.sampling import Batches, Stream, key
 from engine.sheets import contact_sheet, write_sheet
+from engine.signals import StopSignals
 
 logger = logging.getLogger(__name__)
 
 Validate = Callable[[Method, int], dict[str, float]]
-
-
-class StopSignals:
-    """Remembers SIGTERM and SIGUSR1 for the time of a `with` block, in place of dying of them."""
-
-    received: str | None = None
-
-    def __enter__(self) -> StopSignals:
-        self._before = {n: signal.signal(n, self._note) for n in (signal.SIGTERM, signal.SIGUSR1)}
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number).name
 
 
 @dataclass

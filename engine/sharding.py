@@ -132,5 +132,5 @@ def total_norm(gradients: list[Tensor]) -> Tensor:
     """Global 2-norm of gradients, split or not. All processes must call it alike."""
     from torch.distributed.tensor import DTensor
 
-    norm = torch.nn.utils.get_total_norm(gradients)
+    norm: Any = torch.nn.utils.get_total_norm(gradients)
     return norm.full_tensor() if isinstance(norm, DTensor) else norm

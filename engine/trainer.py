@@ -18,7 +18,8 @@ from engine.checkpoint import Checkpoint
 from engine.config import Experiment
 from engine.launch import make_accelerator, reproducible
 from engine.method import Method, Samples
-from engine.run import Run, StopSignals, Validate
+from engine.run import Run, Validate
+from engine.signals import StopSignals
 
 logger = logging.getLogger(__name__)
 

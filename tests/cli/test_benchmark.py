@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from scripts import benchmark
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profiling, "_MATRIX", {"cpu": 256, "cuda": 1024})
+    monkeypatch.setattr(profiling, "matmul_peak", partial(profiling.matmul_peak, seconds=0.05))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 

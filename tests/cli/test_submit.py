@@ -67,9 +67,12 @@ def test_failed_jobs_are_named(repo_root: Path, tmp_path: Path) -> None:
 
 
 def test_without_slurm_one_line_says_so(repo_root: Path, tmp_path: Path) -> None:
-    result = submit(repo_root, tmp_path, "--", "true")
+    result = submit(repo_root, tmp_path, "--", "true", path=str(tmp_path))
     assert result.returncode == 2
     assert "use --cluster local" in result.stderr
+    result = submit(repo_root, tmp_path, "--nodes", "2", "--", "train.py", path=str(tmp_path))
+    assert result.returncode == 2
+    assert "there is no sbatch" in result.stderr
     result = submit(repo_root, tmp_path, "--cluster", "local")
     assert result.returncode == 2
     assert "error: no command" in result.stderr
@@ -94,6 +97,43 @@ def test_slurm_is_asked_for_what_was_asked(repo_root: Path, tmp_path: Path, shar
     wanted |= {"requeue", "job-name=my_warps", "open-mode=append"}
     assert {f"#SBATCH --{option}" for option in wanted} <= set(batch)
     assert ("#SBATCH --array=0-2%2" in batch) == (shards == 3)
+
+
+def test_a_training_on_several_machines_is_handed_over(repo_root: Path, tmp_path: Path) -> None:
+    """With an sbatch that notes what it is given."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    note = f'#!/bin/sh\nprintf "%s\\n" "$@" >{tmp_path}/words\nenv >{tmp_path}/env\necho "4242;cluster"\n'
+    (tools / "sbatch").write_text(note)
+    (tools / "sbatch").chmod(0o755)
+    words = ["--nodes", "2", "--gpus", "8", "--cpus", "64", "--mem", "200", "--time", "90", "--account", "me"]
+    words += ["--requeues", "7", "--", "train.py", "-e", "configs/x", "-r", "auto"]
+    result = submit(repo_root, tmp_path, *words, path=f"{tools}:/usr/bin:/bin")
+    assert result.returncode == 0, result.stderr
+    assert f"job 4242: log in {tmp_path / 'logs' / '4242.log'}" in result.stdout
+    given = (tmp_path / "words").read_text().splitlines()
+    assert {"--nodes=2", "--gpus-per-node=8", "--cpus-per-task=64", "--mem=200GB", "--time=90"} <= set(given)
+    assert given[-6:] == [str(repo_root / "acc_configs" / "multinode.sbatch"), *words[-5:]]
+    environment = dict(
+        line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines() if "=" in line
+    )
+    assert environment["PYTHON"] == sys.executable
+    assert environment["MAX_RESTARTS"] == "7"
+    assert environment["ACC_CONFIG"] == str(repo_root / "acc_configs" / "multinode.yaml")
+
+
+def test_what_does_not_go_with_several_machines(repo_root: Path, tmp_path: Path) -> None:
+    for words, message in (
+        (("--shards", "2"), "leave out --shards"),
+        (("--acc_config", "nowhere.yaml"), "nowhere.yaml does not exist"),
+    ):
+        result = submit(repo_root, tmp_path, "--nodes", "2", *words, "--", "train.py")
+        assert result.returncode == 2
+        assert message in result.stderr
+
+
+def test_the_template_is_a_script_that_bash_reads(repo_root: Path) -> None:
+    subprocess.run(["bash", "-n", str(repo_root / "acc_configs" / "multinode.sbatch")], check=True)
 
 
 def test_shards_are_named_in_the_command(script: ModuleType) -> None:
