@@ -23,7 +23,7 @@ from engine.metrics import load_image_metrics
 from engine.outputs import prepare_folder, write_provenance
 from engine.reports import format_table, write_reports
 from engine.set_scores import load_set_network, set_scores, write_original_scores
-from engine.tasks import Tasks, find_tasks
+from engine.tasks import chosen_tasks
 from methods import (
     BASELINES,
     METHODS,
@@ -82,12 +82,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="give so many of each task's source views, one number after the other (default: all)",
     )
     many.add_argument(
-        "--index",
+        "--tasks",
         nargs="+",
         type=Path,
         default=[],
         metavar="FILE",
-        help="evaluation index instead of data.index; several: the same targets from other sources",
+        help="evaluation index instead of the data's; several: the same targets from other sources",
     )
     return parser
 
@@ -132,16 +132,6 @@ def untrained(name: str, scene: Data) -> Method:
     return kind.create(build(kind.Config, {}), scene)
 
 
-def chosen_tasks(args: argparse.Namespace, scene: Data, target: str) -> Tasks | None:
-    """What `--sources` and `--index` choose on many scenes. Raises UserError for them on other data."""
-    if isinstance(scene, SceneSets):
-        return find_tasks(scene, target, args.sources, args.index)
-    for flag in ("sources", "index"):
-        if getattr(args, flag):
-            raise UserError(f"--{flag} is for data of many scenes, and {scene.name} is not: leave it out")
-    return None
-
-
 def processes(config: TrainingConfig, folder: Path) -> Accelerator | None:
     """The processes that share the work, where a launcher started several."""
     accelerator = make_accelerator(replace(config, tracker="none", precision="launch"), folder)
@@ -158,7 +148,7 @@ def main() -> None:
     if not first:
         setup_logging(logging.WARNING)
     scene, method = open_experiment(args, experiment, kind)
-    tasks = chosen_tasks(args, scene, experiment.data.target)
+    tasks = chosen_tasks(scene, experiment.data.target, args.sources, args.tasks)
     others = list(compared(args.compare, experiment.method, scene))
     place = args.savepath if args.savepath.startswith(("./", "/")) else f"quant_eval/{args.savepath}"
     folder = prepare_folder(Path(place))

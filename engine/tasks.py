@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from common.errors import UserError
+from dataloader.pairs import PairData
 from dataloader.scene import Scene
 from dataloader.scene_sets import SceneSets, ViewTask
 from dataloader.view_tasks import nested_sources, read_index
@@ -78,7 +79,7 @@ def find_tasks(
         raise UserError(f"--sources {min(counts)}: a task needs at least 1 source view")
     if len(indices) > 1:
         if counts:
-            raise UserError("--sources and several files after --index exclude each other: give one of them")
+            raise UserError("--sources and several files after --tasks exclude each other: give one of them")
         return _joined(indices, [read_index(path, scenes) for path in indices])
     tasks = read_index(indices[0], scenes) if indices else sets.tasks.get(target, [])
     if not tasks:
@@ -90,6 +91,21 @@ def find_tasks(
                 "source views; take an index with more"
             )
     return Tasks(list(tasks), tuple(sorted(set(counts))))
+
+
+def chosen_tasks(
+    data: Scene | PairData | SceneSets, target: str, counts: Sequence[int], indices: Sequence[Path]
+) -> Tasks | None:
+    """What the flags `--sources` and `--tasks` choose on many scenes; None on other data.
+
+    Raises UserError for such flags on other data.
+    """
+    if isinstance(data, SceneSets):
+        return find_tasks(data, target, counts, indices)
+    for flag, values in (("sources", counts), ("tasks", indices)):
+        if values:
+            raise UserError(f"--{flag} is for data of many scenes, and {data.name} is not: leave it out")
+    return None
 
 
 def _joined(paths: Sequence[Path], lists: list[list[ViewTask]]) -> Tasks:

@@ -120,7 +120,7 @@ def test_one_table_for_methods_and_numbers_of_sources(run: Run, tmp_path: Path) 
 def test_an_index_of_ones_own(run: Run, tmp_path: Path) -> None:
     index = tmp_path / "index.json"
     index.write_text(json.dumps({"room2": {"context": [1, 2], "target": [4]}, "room0": None}))
-    code, printed = run("test", "-s", tmp_path / "a", "--index", index, "--save_generations", "False")
+    code, printed = run("test", "-s", tmp_path / "a", "--tasks", index, "--save_generations", "False")
     assert code == 0, printed
     assert json.loads((tmp_path / "a/metrics.json").read_text())[0]["n"] == 1
 
@@ -128,7 +128,7 @@ def test_an_index_of_ones_own(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("message", "words"),
     [
-        ("none.json does not exist", ["--index", "none.json"]),
+        ("none.json does not exist", ["--tasks", "none.json"]),
         ("--sources 3", ["--sources", "3"]),
         ("room1: chunk 01.torch is cut off", ["model.broken=[1]"]),
         ("lower -b", ["model.greedy=True"]),
@@ -189,7 +189,7 @@ def test_filming_beyond_the_memory_names_the_setting(run: Run, tmp_path: Path) -
     assert "lower data.max_size" in error
 
 
-@pytest.mark.parametrize(("script", "flag"), [("test", "sources"), ("test", "index"), ("video", "scenes")])
+@pytest.mark.parametrize(("script", "flag"), [("test", "sources"), ("test", "tasks"), ("video", "scenes")])
 def test_flags_of_many_scenes_on_a_single_one(run: Run, tmp_path: Path, script: str, flag: str) -> None:
     words = ["-s", tmp_path / "o", f"--{flag}", "2", "data.root=builtin:motorcycle"]
     code, error = run(script, *words, experiment="configs/baselines/nearest_view")
