@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,9 @@ from common.errors import UserError
 from dataloader.formats import write_scene
 from dataloader.images import write_image
 from dataloader.re10k.examples import camera_rows
-from dataloader.room_scenes import RoomScenes
+from dataloader.room_scenes import RoomScenes, RoomsConfig
 from dataloader.scene import Scene
-from dataloader.scene_sets import SceneSet
+from dataloader.scene_sets import SceneSet, ViewTask
 from dataloader.scene_sets_open import open_scene_sets
 from dataloader.toy import make_boxes, render
 from engine.config import DataConfig
@@ -24,14 +25,30 @@ from tests.dataloader.re10k.makers import make_example, make_root
 
 
 def test_rooms() -> None:
-    sets = open_scene_sets(DataConfig(root="builtin:rooms:3"))
-    train, test = sets.split("train"), sets.split("test")
-    assert (len(train), len(test), isinstance(train, SceneSet)) == (3, 8, True)
-    assert not {train.key(i) for i in range(3)} & {test.key(i) for i in range(8)}
-    task = sets.tasks["test"][7]
-    assert (test.key(task.scene), task.source, task.target) == ("room100007", (6, 18), (9, 12, 15))
+    config = RoomsConfig(seeds="0:3", test_seeds="10:12", views=7, size=16)
+    sets = open_scene_sets(DataConfig(root="builtin:rooms", rooms=config))
+    assert [len(sets.split(name)) for name in ("train", "test")] == [3, 2]
+    assert sets.split("test").key(1) == "room11"
+    scene = sets.split("train").scene(0)
+    assert (len(scene), scene.records[0].camera.width) == (7, 16)
+    assert sets.tasks["test"][0] == ViewTask(0, (2, 4), (3,))
+    assert isinstance(sets.split("train"), SceneSet)
     with pytest.raises(UserError, match="has no split 'val'"):
         sets.split("val")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": "3"}, "write FIRST:LAST"),
+        ({"seeds": "5:5"}, "write FIRST:LAST"),
+        ({"seeds": "0:20", "test_seeds": "19:30"}, "overlap"),
+        ({"views": 2}, "at least 5 views"),
+    ],
+)
+def test_bad_rooms(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        RoomsConfig(**changes)
 
 
 def test_a_room(tmp_path: Path) -> None:
@@ -113,8 +130,8 @@ def test_the_official_layout(tmp_path: Path, posed_scene: Callable[..., Scene]) 
     ("root", "message"),
     [
         ("", "data.root is empty"),
-        ("builtin:rooms:0", "write builtin:rooms or builtin:rooms:N"),
-        ("builtin:motorcycle", "write builtin:rooms"),
+        ("builtin:rooms:0", "the built-in set of scenes is builtin:rooms"),
+        ("builtin:motorcycle", "the built-in set of scenes is builtin:rooms"),
         ("{}/nowhere", "nowhere is no folder"),
         ("{}", "holds no scenes"),
         ("{},{}/nowhere", "no RealEstate10K chunks"),

@@ -10,7 +10,7 @@ import torch
 
 from geometry.cameras import Cameras
 from methods.lvsm.normalise import official_frame, source_frame
-from tests.parity import lvsm_data, lvsm_losses, lvsm_model, lvsm_paths, lvsm_training
+from tests.parity import lvsm_colors, lvsm_data, lvsm_losses, lvsm_model, lvsm_paths, lvsm_training
 from tests.parity.cases import Case, case_name, collect, parity_folder
 
 
@@ -28,6 +28,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     **lvsm_training.CHECKS,
     **lvsm_losses.CHECKS,
     **lvsm_paths.CHECKS,
+    **lvsm_colors.CHECKS,
     **lvsm_data.checks(to_source_frame, to_official_frame),
 }
 # kinds whose cases are too large to ship with the tests
