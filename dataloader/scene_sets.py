@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
 
 from common.errors import UserError
 from dataloader.scene import Scene
@@ -35,6 +37,17 @@ class SceneSet(Protocol):
 
         Raises UserError when it cannot be read.
         """
+        ...
+
+
+@runtime_checkable
+class EncodedScenes(SceneSet, Protocol):
+    """A set that may hold an autoencoder's latents of its photos; `meta` says whether and how."""
+
+    meta: dict[str, Any]
+
+    def latents(self, index: int) -> tuple[Tensor, Tensor]:
+        """Means and deviations [N, C, h, w] of the frames of a scene."""
         ...
 
 

@@ -10,6 +10,7 @@ from engine.perceptual import perceptual_loss
 from engine.sampling import generator
 from methods.lvsm.config import LossConfig
 from methods.lvsm.data import ViewSample
+from methods.lvsm.latent import scale
 from methods.lvsm.model import LvsmModel
 
 
@@ -42,13 +43,24 @@ class Criterion:
 
     def _latent_losses(self, model: LvsmModel, sample: ViewSample) -> dict[str, Tensor]:
         """Mean squared error of predicted latents; both sides may be samples of the encoder."""
-        views = [sample.source.images, sample.target.images]
-        given, wanted = (model.image_inputs(v, self._noise(model, v, sample, i)) for i, v in enumerate(views))
+        given = self._latents(model, sample, sample.source.images, sample.source_latents, "source")
+        wanted = self._latents(model, sample, sample.target.images, sample.target_latents, "target")
         encoded = model.network.encode(given, model.ray_inputs(sample.source.cameras))
         mse = mse_loss(model.decode(encoded, sample.target.cameras), wanted)
         return {"loss": self.config.mse * mse, "latent_mse": mse}
 
-    def _noise(self, model: LvsmModel, images: Tensor, sample: ViewSample, part: int) -> Tensor | None:
+    def _latents(
+        self, model: LvsmModel, sample: ViewSample, images: Tensor, encoded: Tensor | None, part: str
+    ) -> Tensor:
+        """Latents [B, V, C, h, w] of images, or of what was encoded beforehand [B, V, 2, C, h, w]."""
+        noise = self._noise(model, images, sample, part)
+        if encoded is None:
+            return model.image_inputs(images, noise)
+        mean, deviation = encoded.unbind(2)
+        latents = mean if noise is None else mean + deviation * noise
+        return scale(model.autoencoder, latents, model.config.latent)
+
+    def _noise(self, model: LvsmModel, images: Tensor, sample: ViewSample, part: str) -> Tensor | None:
         """Unit noise for latents of images [B, V, 3, H, W], keyed by the items' seeds; None for the mean."""
         if not model.config.latent.stochastic:
             return None

@@ -24,7 +24,14 @@ from geometry.cameras import Cameras
 from geometry.views import Rendering, Views
 from methods.lvsm.attention import Block
 from methods.lvsm.config import LoraConfig, LvsmConfig
-from methods.lvsm.data import ChunkedSceneViews, SceneViews, ViewSample, collate, scene_frame
+from methods.lvsm.data import (
+    ChunkedSceneViews,
+    SceneViews,
+    ViewSample,
+    collate,
+    encoded_scenes,
+    scene_frame,
+)
 from methods.lvsm.inputs import open_input
 from methods.lvsm.latent import merge_lora, read_autoencoder
 from methods.lvsm.losses import Criterion
@@ -120,7 +127,7 @@ class Lvsm(Method):
     def samples(self, scene: Any, data: DataConfig) -> SceneViews:
         scenes = OneScene(scene) if isinstance(scene, Scene) else scene.split(data.source)
         kind = SceneViews if scenes.chunk_sizes is None else ChunkedSceneViews
-        return kind(scenes, self.config, data.threads)
+        return kind(scenes, self.config, data.threads, encoded_scenes(scenes, self.config))
 
     def forward(self, sample: ViewSample, step: int) -> dict[str, Tensor]:
         """Mean squared error of images (or latents), and a perceptual one where it has a weight."""
@@ -144,6 +151,8 @@ class Lvsm(Method):
 
     def preview(self, sample: ViewSample) -> list[list[Tensor]]:
         """Per scene: sources, the first targets, and ours."""
+        if sample.source_latents is not None:
+            return []  # the photos were left unread
         source, target = sample.source, sample.target
         made = self.model(source.images, source.cameras, target.cameras).clamp(0, 1)
         shown = min(3, made.shape[1])

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from common.errors import UserError
+from dataloader.framed import FramedScenes
+from dataloader.framing import Framing
+from dataloader.re10k.chunks import read_chunk, write_chunk
+from dataloader.re10k.scenes import Re10kScenes
 from dataloader.room_scenes import RoomScenes
 from dataloader.scene_sets import OneScene
 from dataloader.toy import make_scene
 from dataloader.view_samplers import BoundedV2Sampler
-from methods.lvsm.config import LvsmConfig, ViewsConfig
-from methods.lvsm.data import SceneViews, jitter
+from engine.method import ChunkedSamples
+from methods.lvsm.config import LatentConfig, LvsmConfig, ViewsConfig
+from methods.lvsm.data import ChunkedSceneViews, SceneViews, encoded_scenes, jitter
 from methods.lvsm.normalise import source_frame
+from tests.dataloader.re10k.makers import make_example, make_root
 from tests.methods.lvsm.tiny import tiny_config, tiny_views
 
 
@@ -91,3 +100,45 @@ def test_sources_of_one_place_are_not_blown_up() -> None:
     assert float(frame.scale) == 0.5
     assert frame(cameras).c2w.isfinite().all()
     torch.testing.assert_close(source_frame(cameras[:1])(cameras[:1]).c2w[0], torch.eye(4).double())
+
+
+def chunk_views(root: Path, frames: list[int], config: LvsmConfig) -> SceneViews:
+    """Chunks of scenes with so many frames each, 16x16."""
+    make_root(root, [[make_example(i, n, (16, 16)) for i, n in enumerate(frames)]], "train", size=(16, 16))
+    scenes = FramedScenes(Re10kScenes([root], "train", max_fov=170), config.images)
+    return ChunkedSceneViews(scenes, config, 0, encoded_scenes(scenes, config))
+
+
+def test_a_scene_that_is_too_short_gives_way_to_the_next(tmp_path: Path) -> None:
+    config = replace(tiny_config(), views=near_views())
+    views = chunk_views(tmp_path, [2, 2, 7], config)
+    assert isinstance(views, ChunkedSamples)
+    assert views.chunk_sizes == [3]
+    short, long = views.draw_at(0, 5, 0, 0), views.draw_at(2, 5, 0, 0)
+    torch.testing.assert_close(short.source.images, long.source.images, rtol=0, atol=0)
+    with pytest.raises(UserError, match="too short for the view sampler"):
+        chunk_views(tmp_path / "short", [2, 2], config).draw_at(0, 5, 0, 0)
+
+
+def test_latents_of_pre_encoded_chunks_stand_in_for_photos(tmp_path: Path) -> None:
+    config = replace(tiny_config(patch=2), views=near_views(), latent=LatentConfig(autoencoder="x"))
+    assert chunk_views(tmp_path, [7], config).encoded is None
+    chunk = read_chunk(tmp_path / "train/000000.torch")
+    mean = torch.arange(7.0)[:, None, None, None].expand(7, 4, 8, 8)
+    chunk[0]["vae_latents"] = {"mean": mean.bfloat16(), "std": torch.full_like(mean, 0.5).bfloat16()}
+    write_chunk(chunk, tmp_path / "train/000000.torch")
+    meta = {"expected_shape": [3, 16, 16], "vae_encoded": True, "vae_input_scaled": True}
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    scenes = FramedScenes(Re10kScenes([tmp_path], "train", max_fov=170), config.images)
+    encoded = encoded_scenes(scenes, config)
+    assert encoded is not None
+    sample = SceneViews(scenes, config, 0, encoded).draw_at(0, 3, 0, 0)
+    assert sample.source_latents is not None
+    assert sample.source_latents.shape == (2, 2, 4, 8, 8)
+    frames = sample.source_latents[:, 0, 0, 0, 0].tolist()
+    assert 2 <= frames[1] - frames[0] <= 4  # the frames drawn, in order
+    assert sample.source.images.abs().max() == 0
+    with pytest.raises(UserError, match="other convention"):
+        encoded_scenes(scenes, replace(config, latent=LatentConfig(autoencoder="x", compat=True)))
+    with pytest.raises(UserError, match=r"was encoded at 16x16, model\.images is 32x32"):
+        encoded_scenes(scenes, replace(config, images=Framing(32, 32)))

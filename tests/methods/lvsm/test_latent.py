@@ -11,11 +11,11 @@ import torch
 
 from common.errors import UserError
 from engine.checkpoint import load_weights
-from methods.lvsm.config import LatentConfig, LoraConfig, LvsmConfig
+from methods.lvsm.config import LatentConfig, LoraConfig
 from methods.lvsm.latent import decode, encode
 from methods.lvsm.method import Lvsm
 from methods.lvsm.originals import convert
-from tests.methods.lvsm.tiny import tiny_config
+from tests.methods.lvsm.tiny import original_names, tiny_config
 
 TINY: dict[str, Any] = {
     "down_block_types": ("DownEncoderBlock2D",) * 2,
@@ -125,31 +125,6 @@ def test_an_original_with_updates_loads_with_them_merged_or_apart(autoencoder: s
     load_weights(merged, folder)
     expected = weight + (b @ a).reshape(weight.shape) * 2.0 / 2**0.5
     torch.testing.assert_close(merged.model.autoencoder.decoder.conv_in.weight.data, expected)
-
-
-def original_names(config: LvsmConfig) -> dict[str, torch.Tensor]:
-    """Weights of a model of these settings, under the unofficial code's names."""
-    method = Lvsm.create(config)
-    method.initialise()
-    whole = {"source_tokens": "tokenize_input.1", "target_tokens": "tokenize_target.1"}
-    whole |= {"output": "untokenize_output.0", "norm_last": "transformer.encoder.norm"}
-    parts = {"attention.qkv": "self_attn.qkv_proj", "attention.out": "self_attn.o_proj"}
-    parts |= {"attention.norm.queries": "self_attn.qk_scale.q_layer_norm", "mlp1": "mlp.0", "mlp2": "mlp.3"}
-    parts |= {"attention.norm.keys": "self_attn.qk_scale.k_layer_norm"}
-    found = {}
-    for name, value in method.model.state_dict().items():
-        top, _, rest = name.partition(".")
-        if top == "autoencoder":
-            found[f"vae.vae.{rest}"] = value
-        elif top == "rays":
-            found[f"downsample_rays.{rest}"] = value
-        else:
-            place, _, last = rest.rpartition(".")
-            if place.startswith("blocks."):
-                _, index, part = place.split(".", 2)
-                place = f"transformer.encoder.layers.{index}.{parts.get(part, part)}"
-            found[f"{whole.get(place, place)}.{last}"] = value
-    return found
 
 
 def test_a_missing_autoencoder_is_one_clear_sentence(tmp_path: Path) -> None:

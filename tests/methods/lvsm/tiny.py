@@ -53,3 +53,28 @@ def tiny_views(count: int, seed: int = 0) -> Views:
     """Views with float64 images and cameras on an arc."""
     views = random_views(count, SIZE, SIZE, seed)
     return replace(views, images=views.images.double())
+
+
+def original_names(config: LvsmConfig) -> dict[str, torch.Tensor]:
+    """Weights of a model of these settings, under the unofficial code's names."""
+    method = Lvsm.create(config)
+    method.initialise()
+    whole = {"source_tokens": "tokenize_input.1", "target_tokens": "tokenize_target.1"}
+    whole |= {"output": "untokenize_output.0", "norm_last": "transformer.encoder.norm"}
+    parts = {"attention.qkv": "self_attn.qkv_proj", "attention.out": "self_attn.o_proj"}
+    parts |= {"attention.norm.queries": "self_attn.qk_scale.q_layer_norm", "mlp1": "mlp.0", "mlp2": "mlp.3"}
+    parts |= {"attention.norm.keys": "self_attn.qk_scale.k_layer_norm"}
+    found = {}
+    for name, value in method.model.state_dict().items():
+        top, _, rest = name.partition(".")
+        if top == "autoencoder":
+            found[f"vae.vae.{rest}"] = value
+        elif top == "rays":
+            found[f"downsample_rays.{rest}"] = value
+        else:
+            place, _, last = rest.rpartition(".")
+            if place.startswith("blocks."):
+                _, index, part = place.split(".", 2)
+                place = f"transformer.encoder.layers.{index}.{parts.get(part, part)}"
+            found[f"{whole.get(place, place)}.{last}"] = value
+    return found
