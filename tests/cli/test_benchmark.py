@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dataloader import toy
 from engine import profiling
 from scripts import benchmark
 
@@ -17,6 +18,8 @@ from scripts import benchmark
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profiling, "_MATRIX", {"cpu": 256, "cuda": 1024})
     monkeypatch.setattr(profiling, "matmul_peak", partial(profiling.matmul_peak, seconds=0.05))
+    room = partial(toy.make_scene, n_views=9, height=24, width=32)
+    monkeypatch.setattr(toy, "make_scene", room)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 
@@ -28,8 +31,8 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
 def test_trained_and_untrained_methods(
     repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("data.max_size=24", "--repeats", 1, "--json", tmp_path / "all.json")
-    toy = repo_root / "configs" / "warp_diffusion" / "toy"
+    words = ("--repeats", 1, "--json", tmp_path / "all.json")
+    diffusion = repo_root / "configs" / "warp_diffusion" / "toy"
     colors = repo_root / "configs" / "baselines" / "vertex_colors"
     run(monkeypatch, "profile", "nearest_view", "depth_warp", colors, *words)
     out = capsys.readouterr().out
@@ -40,7 +43,7 @@ def test_trained_and_untrained_methods(
     assert [row["work"] for row in found["depth_warp"]["rows"]] == ["encode", "render"]
     assert [row["work"] for row in found["vertex_colors"]["rows"]] == ["training step", "encode", "render"]
     assert found["vertex_colors"]["trained"] > 1000
-    run(monkeypatch, "profile", "-e", toy, "-b", 2, "model.resolution=32", "--repeats", 1)
+    run(monkeypatch, "profile", "-e", diffusion, "-b", 2, "model.resolution=32", "--repeats", 1)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("warp_diffusion: ")
     step = dict(zip(lines[2].split(), lines[3].replace("training step", "step").split(), strict=True))
@@ -52,7 +55,7 @@ def test_trained_and_untrained_methods(
 
 def test_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--table", "--sources", 3, "--batches", 1, 2, "--size", 16, 24, "--repeats", 1)
-    run(monkeypatch, "profile", "vertex_colors", "data.max_size=24", *words)
+    run(monkeypatch, "profile", "vertex_colors", *words)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[3:5]] == [["training", "step"], ["training", "step"]]
     assert [line.split()[0] for line in lines[5:]] == ["inference"] * 3
