@@ -161,6 +161,14 @@ class Method(nn.Module, ABC):
 
         return cast("Self", load(cls, place, scene))
 
+    @classmethod
+    def from_original(cls, file: Path) -> Self | None:
+        """The method in an original implementation's checkpoint file, built by the shapes of its weights.
+
+        None where it is no such file, or the method cannot tell its architecture from them.
+        """
+        return None
+
     def save_pretrained(self, folder: str | Path) -> list[Path]:
         """Write a folder that `from_pretrained` reads; returns its files. Raises UserError if it cannot."""
         from engine.pretrained import save

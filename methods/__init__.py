@@ -101,12 +101,27 @@ def create_method(experiment: Experiment, scene: Any = None) -> Method:
 def load_pretrained(place: str | Path, scene: Any = None) -> Method:
     """The method in a folder of `save_pretrained`, one of our iter_N, or a model of the hub (OWNER/NAME).
 
-    scene: for methods that need one. Raises UserError when there is none, or its weights do not fit.
+    A file is an original implementation's checkpoint. scene: for methods that need one. Raises UserError when
+    there is none, or its weights do not fit.
     """
     from engine.pretrained import load, locate, read_config
 
+    if Path(place).is_file():
+        return load_original(Path(place))
     folder = locate(place)
     return load(method_class(read_config(folder)[0]), folder, scene)
+
+
+def load_original(file: Path) -> Method:
+    """The method in an original implementation's checkpoint file. Raises UserError when none knows it."""
+    kinds = [method_class(name) for name in METHODS if name not in BASELINES]
+    found = next((method for kind in kinds if (method := kind.from_original(file)) is not None), None)
+    if found is None:
+        raise UserError(
+            f"{file} is no original's checkpoint whose architecture can be read off its weights: put it into "
+            "an iter_N folder of its experiment"
+        )
+    return found
 
 
 def open_data(experiment: Experiment, kind: type[Method]) -> Any:

@@ -11,14 +11,16 @@ import torch
 from common.cli import command_parser, setup_logging, split_overrides
 from common.errors import UserError, command
 from engine.checkpoint import find_trained, load_averaged, load_for_inference, open_folder
+from engine.method import Method
 from engine.outputs import prepare_folder, write_provenance
-from methods import create_method, load_experiment, open_data
+from methods import create_method, load_experiment, load_original, open_data
 
 EXAMPLES = """
 python scripts/checkpoint.py convert configs/warp_plus_pose -r 112000 outputs/warp_plus_pose
 python scripts/checkpoint.py convert configs/zeronvs_original -r 0 outputs/zeronvs
 python scripts/checkpoint.py convert configs/warp_diffusion/toy -r latest outputs/toy --dtype float16
 python scripts/checkpoint.py save-pretrained configs/warp_diffusion/toy outputs/toy_pretrained
+python scripts/checkpoint.py save-pretrained scene_decoder_only_256.pt outputs/lvsm_official
 python scripts/checkpoint.py save-pretrained outputs/fox/iter_600 outputs/fox_pretrained data.root=scenes/fox
 """
 
@@ -50,7 +52,11 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=parser.epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    save.add_argument("source", type=Path, help="experiment folder, or one of our iter_N")
+    save.add_argument(
+        "source",
+        type=Path,
+        help="experiment folder, one of our iter_N, or a .ckpt or .pt of an original LVSM",
+    )
     save.add_argument("out", type=Path, help="folder to write; a README.md in it is kept")
     save.add_argument("-r", "--resume", default="latest", help="checkpoint: N or latest (default)")
     save.add_argument("--output_dir", type=Path, help="where the iter_N folders are (default: SOURCE)")
@@ -75,6 +81,11 @@ def convert(args: argparse.Namespace) -> None:
 
 def save_pretrained(args: argparse.Namespace, overrides: list[str]) -> None:
     """Load, check strictly, write."""
+    if args.source.is_file():
+        if overrides:
+            raise UserError(f"{overrides[0]}: the settings of {args.source} are read off its weights")
+        write_pretrained(load_original(args.source), args.out)
+        return
     experiment, kind = load_experiment(args.source, overrides)
     if not kind.trains:
         raise UserError(f"{experiment.method} has no weights to save")
@@ -84,8 +95,13 @@ def save_pretrained(args: argparse.Namespace, overrides: list[str]) -> None:
         found = find_trained(args.output_dir or args.source, args.resume)
     method = create_method(experiment, open_data(experiment, kind) if kind.needs_scene else None)
     load_averaged(method, found)
-    prepare_folder(args.out)
-    for file in method.save_pretrained(args.out):
+    write_pretrained(method, args.out)
+
+
+def write_pretrained(method: Method, out: Path) -> None:
+    """Write a folder for `from_pretrained` and say what is in it."""
+    prepare_folder(out)
+    for file in method.save_pretrained(out):
         print(file)
 
 

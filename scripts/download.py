@@ -16,6 +16,7 @@ from dataloader.remote import list_files
 EXAMPLES = """
 python scripts/download.py weights warp_plus_pose
 python scripts/download.py weights zeronvs_original --from ~/Downloads/zeronvs.ckpt
+python scripts/download.py weights lvsm/official
 python scripts/download.py splits
 python scripts/download.py metadata
 python scripts/download.py examples
@@ -29,6 +30,19 @@ _WEIGHTS = {
     "warp_plus_pose": "iter_112000/model.safetensors",
     "zeronvs_finetune": "iter_90000/model.safetensors",
     "zeronvs_original": "iter_0/zeronvs.ckpt",
+    "lvsm/official": "iter_100000/scene_decoder_only_256.pt",
+    "lvsm/official_encoder_decoder": "iter_100000/scene_encoder_decoder_256.pt",
+    "lvsm/unofficial": "iter_100000/lvsm_base.ckpt",
+    "lvsm/unofficial_vae": "iter_100000/lvsm_vae_4x4.ckpt",
+}
+_HUB = {"lvsm/official": "coast01/LVSM", "lvsm/official_encoder_decoder": "coast01/LVSM"}
+_BY_HAND = {  # name -> who publishes it where no program can fetch it
+    "zeronvs_original": "ZeroNVS publishes its checkpoint on Google Drive, linked from the README of "
+    "github.com/kylesargent/ZeroNVS",
+    "lvsm/unofficial": "the unofficial LVSM code links its checkpoints from the README of "
+    "github.com/KaiHelli/lvsm",
+    "lvsm/unofficial_vae": "the unofficial LVSM code links its checkpoints from the README of "
+    "github.com/KaiHelli/lvsm",
 }
 _PHOTOS = (
     "https://raw.githubusercontent.com/MegaScenes/nvs/0de3b004f643e0584112e7282a14ec304358e93f/data/examples"
@@ -59,7 +73,7 @@ def parse() -> argparse.Namespace:
 def add_megascenes(commands: Any, shared: dict[str, Any]) -> None:
     sub = commands.add_parser(
         "weights",
-        help="published checkpoints of the warp_diffusion method",
+        help="published checkpoints of warp_diffusion and lvsm",
         description="A published checkpoint to where train.py, test.py and video_script.py look for it: "
         "configs/NAME/iter_N.",
         **shared,
@@ -146,12 +160,14 @@ class _Bar:
 def weights(args: argparse.Namespace) -> None:
     path = args.out / args.name / _WEIGHTS[args.name]
     source = args.source or f"{_CHECKPOINTS}/{args.name}/{_WEIGHTS[args.name]}"
-    if args.name == "zeronvs_original" and not (args.source or args.verify):
+    if args.name in _BY_HAND and not (args.source or args.verify):
         raise UserError(
-            "ZeroNVS publishes its checkpoint on Google Drive, linked from the README of "
-            f"github.com/kylesargent/ZeroNVS: get zeronvs.ckpt with a browser and put it at {path}, or pass "
-            "--from FILE"
+            f"{_BY_HAND[args.name]}: get {path.name} with a browser and put it at {path}, or pass --from FILE"
         )
+    if args.name in _HUB and not (args.source or args.verify):
+        from dataloader.hub import snapshot
+
+        source = str(snapshot(_HUB[args.name], patterns=(path.name,)) / path.name)
     get(args, source, path)
 
 

@@ -134,4 +134,5 @@ class LvsmConfig:
     single_scale: float = 1.0  # of the world where the sources have one place only
     frame_margin: float = 1.35  # frame official: the farthest camera comes to 1 / margin
     frame_of_targets: bool = False  # official: scored targets help to choose the frame, as in the original
+    compile: bool = False  # training: compile the transformer's blocks
     jitter_degrees: float = 0.0  # training: turn each sample's frame by up to so much

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from engine.method import Evaluation, Method, Optimization
 from engine.metrics import ImageMetrics
 from engine.random_views import random_views
 from engine.schedule import learning_rate_schedule
-from engine.weights import put
+from engine.weights import assign, put
 from geometry.cameras import Cameras
 from geometry.views import Rendering, Views
 from methods.lvsm.attention import Block
@@ -38,7 +39,10 @@ from methods.lvsm.losses import Criterion
 from methods.lvsm.model import LvsmModel
 from methods.lvsm.network import Encoded
 from methods.lvsm.normalise import Frame
-from methods.lvsm.weights import read_weights
+from methods.lvsm.originals import infer_config, is_original, read_original
+from methods.lvsm.weights import model_weights, read_weights
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -113,6 +117,26 @@ class Lvsm(Method):
         weights = read_weights(folder, self.config)
         return None if weights is None else {f"model.{name}": value for name, value in weights.items()}
 
+    @classmethod
+    def from_original(cls, file: Path) -> Lvsm | None:
+        """The model in a .ckpt or .pt of either code line; what is left out is logged."""
+        if not is_original(file):
+            return None
+        original = read_original(file)
+        config = infer_config(original)
+        method = cls.create(config)
+        weights = model_weights(original, config)
+        assign(method, {f"model.{name}": value for name, value in weights.items()}, file)
+        log.info(
+            "%s: %s LVSM code, %s, %d weights; left out: %s",
+            file,
+            original.line,
+            config.transformer,
+            len(weights),
+            f"{len(original.dropped)} such as {original.dropped[0]}" if original.dropped else "none",
+        )
+        return method.eval()
+
     def prepare_inference(self) -> None:
         settings = self.config.render
         self.eval().requires_grad_(False)
@@ -120,7 +144,7 @@ class Lvsm(Method):
             merge_lora(self.model.autoencoder)
         self.model.to(getattr(torch, settings.dtype))
         if settings.compile:
-            self.model.network.compile()
+            self.model.network.compile_blocks()
 
     # Training
 
@@ -136,6 +160,8 @@ class Lvsm(Method):
     def optimization(self, config: TrainingConfig) -> Optimization:
         """AdamW; weight decay on matrices and kernels, not on norms and biases (specs/lvsm 5.1, 5.2)."""
         settings = self.config.optimizer
+        if self.config.compile:
+            self.model.network.compile_blocks()
         trained = [p for p in self.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in trained if p.ndim != 1], "weight_decay": settings.weight_decay},

@@ -117,6 +117,12 @@ class Network(nn.Module, ABC):
             x = checkpoint(_through, _listed(blocks)[start : start + every], x, use_reentrant=False)
         return x
 
+    def compile_blocks(self) -> None:
+        """Compile every block from its first use on (they share one compilation per shape)."""
+        for block in self.modules():
+            if isinstance(block, Block):
+                block.compile()
+
     def remember(self, blocks: nn.ModuleList, x: Tensor) -> list[KeysValues]:
         """The keys and values that tokens [B, N, width] show in every block, seeing each other only."""
         *before, last = _listed(blocks)

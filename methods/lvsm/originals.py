@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from common.errors import UserError
+from dataloader.framing import Framing
 from engine.tensor_files import read_safetensors, read_torch
 from methods.lvsm.config import LatentConfig, LoraConfig, LvsmConfig, TransformerConfig
 
@@ -93,6 +93,11 @@ def find_file(folder: Path) -> Path | None:
     return light[0] if light else files[-1] if files else None
 
 
+def is_original(path: Path) -> bool:
+    """Whether a file holds LVSM weights of either code line."""
+    return path.suffix in _SUFFIXES and _line(read_state_dict(path)) is not None
+
+
 def read_original(path: Path) -> Original:
     """Read a checkpoint file of either code line, memory-mapped.
 
@@ -119,11 +124,18 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 def code_line(names: Mapping[str, Tensor], source: str) -> CodeLine:
     """Which code line a state dict is of. Raises UserError when of neither."""
+    line = _line(names)
+    if line is None:
+        raise UserError(
+            f"{source} holds no LVSM weights: neither tokenize_input nor image_tokenizer is in it"
+        )
+    return line
+
+
+def _line(names: Mapping[str, Tensor]) -> CodeLine | None:
     if "tokenize_input.1.weight" in names:
         return "unofficial"
-    if "image_tokenizer.1.weight" in names:
-        return "official"
-    raise UserError(f"{source} holds no LVSM weights: neither tokenize_input nor image_tokenizer is in it")
+    return "official" if "image_tokenizer.1.weight" in names else None
 
 
 def convert(weights: Mapping[str, Tensor], source: str) -> Original:
@@ -200,7 +212,11 @@ def infer_config(original: Original, base: LvsmConfig | None = None) -> LvsmConf
     base: settings of everything that shapes do not tell (head_dim without norms of queries and keys, the
     activation, the autoencoder's name). Raises UserError when a shape contradicts itself.
     """
-    base = base or LvsmConfig()
+    if base is None:
+        official = original.line == "official"
+        base = LvsmConfig(
+            images=Framing(256, 256, "official") if official else Framing(192, 192, "unofficial")
+        )
     return _official(original, base) if original.line == "official" else _unofficial(original, base)
 
 
@@ -285,8 +301,3 @@ def _count(weights: Mapping[str, Tensor], stack: str) -> int:
     """How many layers a stack has."""
     start = f"network.{stack}."
     return 1 + max(int(name[len(start) :].split(".")[0]) for name in weights if name.startswith(start))
-
-
-def fold(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Float copies of tensors, for modules of float32."""
-    return {name: value.to(torch.float32) for name, value in tensors.items()}

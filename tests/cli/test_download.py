@@ -115,6 +115,7 @@ def test_the_original_zeronvs_comes_from_a_file(run: Callable[..., Done], tmp_pa
         (["url", "none.bin", "out"], "does not exist"),
         (["hub", "../name"], "cannot be fetched"),
         (["splits", "--verify"], "holds no fetched file"),
+        (["weights", "lvsm/unofficial"], "github.com/KaiHelli/lvsm: get lvsm_base.ckpt"),
     ],
 )
 def test_failures_are_one_line(run: Callable[..., Done], words: list[str], said: str) -> None:

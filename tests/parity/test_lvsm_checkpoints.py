@@ -11,6 +11,7 @@ from accelerate import init_empty_weights
 from torch import Tensor
 
 from common.errors import UserError
+from methods import load_pretrained
 from methods.lvsm.config import LvsmConfig
 from methods.lvsm.model import LvsmModel
 from methods.lvsm.originals import convert, infer_config, read_original
@@ -106,3 +107,29 @@ def test_a_foreign_checkpoint_is_refused() -> None:
         convert({"encoder.weight": torch.zeros(1)}, "other.pt")
     with pytest.raises(UserError, match=r"unknown parts: surprise\.weight"):
         convert({"tokenize_input.1.weight": torch.zeros(1), "surprise.weight": torch.zeros(1)}, "a.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("kh_lightning_plain.ckpt", "masked"),
+        ("kh_lightning_compiled.ckpt", "masked"),
+        ("off_ckpt_decoder_only_0000000000000001.pt", "full"),
+    ],
+)
+def test_a_file_alone_is_enough(name: str, kind: str, tmp_path: Path) -> None:
+    if not (FOLDER / name).is_file():
+        pytest.skip("needs ../shared/parity/lvsm")
+    method = load_pretrained(FOLDER / name)
+    assert method.config.transformer.kind == kind
+    method.save_pretrained(tmp_path / "out")
+    again = load_pretrained(tmp_path / "out")
+    assert again.config == method.config
+    values = method.state_dict()
+    assert all(torch.equal(value, values[key]) for key, value in again.state_dict().items())
+
+
+def test_another_file_is_told(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(UserError, match="no original's checkpoint"):
+        load_pretrained(tmp_path / "other.pt")
