@@ -53,9 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     save.add_argument(
-        "source",
-        type=Path,
-        help="experiment folder, one of our iter_N, or a .ckpt or .pt of an original LVSM",
+        "source", type=Path, help="experiment folder, one of our iter_N, or an original LVSM's .ckpt or .pt"
     )
     save.add_argument("out", type=Path, help="folder to write; a README.md in it is kept")
     save.add_argument("-r", "--resume", default="latest", help="checkpoint: N or latest (default)")

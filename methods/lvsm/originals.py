@@ -213,10 +213,8 @@ def infer_config(original: Original, base: LvsmConfig | None = None) -> LvsmConf
     activation, the autoencoder's name). Raises UserError when a shape contradicts itself.
     """
     if base is None:
-        official = original.line == "official"
-        base = LvsmConfig(
-            images=Framing(256, 256, "official") if official else Framing(192, 192, "unofficial")
-        )
+        side = 256 if original.line == "official" else 192
+        base = LvsmConfig(images=Framing(side, side, original.line))
     return _official(original, base) if original.line == "official" else _unofficial(original, base)
 
 
