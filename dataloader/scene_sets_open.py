@@ -43,9 +43,9 @@ def open_scene_sets(data: DataSettings) -> SceneSets:
 
 
 def _add_tasks(sets: SceneSets, index: Path) -> None:
-    from dataloader.re10k.index import index_tasks, read_index
+    from dataloader.view_tasks import read_tasks
 
-    sets.tasks["test"] = index_tasks(read_index(index), sets.split("test"), str(index))
+    sets.tasks["test"] = read_tasks(index, sets.split("test"))
 
 
 def _rooms(data: DataSettings) -> SceneSets:

@@ -1,65 +1,25 @@
-"""Evaluation indices: which views of which scenes are given, and which are to be made (pixelSplat's JSON).
-
-A file maps a scene's key to {"context": [record, ...], "target": [record, ...]}, or to null where the scene
-is left out.
-"""
+"""Tasks on sets of scenes: from evaluation indices, and with fewer sources than these name."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from common.errors import UserError
+from dataloader.re10k.index import index_tasks, read_index
 from dataloader.scene import Scene
 from dataloader.scene_sets import SceneSet, ViewTask
 from geometry.selection import farthest_first
 
 
-def read_index(path: Path, scenes: SceneSet) -> list[ViewTask]:
-    """The tasks of an evaluation index on a set of scenes, in the file's order.
+def read_tasks(path: Path, scenes: SceneSet) -> list[ViewTask]:
+    """The tasks that an evaluation index sets on a set of scenes, in its order.
 
     Raises UserError when the file is missing or malformed, or names a scene that the set does not hold.
     """
-    content = _load(path)
-    places = {scenes.key(i): i for i in range(len(scenes))}
-    tasks = []
-    for key, entry in content.items():
-        if entry is None:
-            continue
-        if key not in places:
-            raise UserError(
-                f"{path} names scene {key}, which {scenes.name} does not hold: take its own index"
-            )
-        source, target = (_records(path, key, entry, name) for name in ("context", "target"))
-        tasks.append(ViewTask(places[key], source, target))
-    if not tasks:
-        raise UserError(f"{path} names no scene with views to make")
-    return tasks
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: name an evaluation index") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror or error})") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); is the file cut off?") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is no evaluation index: it must map scenes to 'context' and 'target'")
-    return content
-
-
-def _records(path: Path, key: str, entry: Any, name: str) -> tuple[int, ...]:
-    values = entry.get(name) if isinstance(entry, dict) else None
-    if not isinstance(values, list) or not values or not all(type(v) is int and v >= 0 for v in values):
-        raise UserError(f"{path}, scene {key}: {name!r} must be a list of view numbers, from 0")
-    return tuple(values)
+    return index_tasks(read_index(path), scenes, str(path))
 
 
 def nested_sources(scene: Scene, sources: Sequence[int], count: int) -> tuple[int, ...]:

@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 from common.errors import UserError
 from dataloader.pairs import PairData
+from dataloader.re10k.index import check_frames
 from dataloader.scene import Scene
 from dataloader.scene_sets import SceneSets, ViewTask
-from dataloader.view_tasks import nested_sources, read_index
+from dataloader.view_tasks import nested_sources, read_tasks
 from engine.config import DataConfig
 from geometry.views import Views
 
@@ -80,8 +81,8 @@ def find_tasks(
     if len(indices) > 1:
         if counts:
             raise UserError("--sources and several files after --tasks exclude each other: give one of them")
-        return _joined(indices, [read_index(path, scenes) for path in indices])
-    tasks = read_index(indices[0], scenes) if indices else sets.tasks.get(target, [])
+        return _joined(indices, [read_tasks(path, scenes) for path in indices])
+    tasks = read_tasks(indices[0], scenes) if indices else sets.tasks.get(target, [])
     if not tasks:
         raise UserError(f"{sets.name} has no tasks on its split {target!r}: name an evaluation index")
     for task in tasks:
@@ -147,7 +148,7 @@ def load_tasks(
         key = scenes.key(task.scene)
         try:
             scene = scenes.scene(task.scene)
-            _check(scene, key, task)
+            check_frames(task, len(scene), key)
             given = [tasks.sources(v, position, scene) for v in range(tasks.variants)]
             union = list(dict.fromkeys(i for sources in given for i in sources))
             source, wanted = views(scene, union, data), views(scene, list(task.target), data)
@@ -156,12 +157,6 @@ def load_tasks(
         return Loaded(position, key, source, wanted, [[union.index(i) for i in own] for own in given])
 
     return _ahead(load, positions)
-
-
-def _check(scene: Scene, key: str, task: ViewTask) -> None:
-    highest = max(*task.source, *task.target)
-    if highest >= len(scene):
-        raise UserError(f"scene {key} has {len(scene)} views, the index asks for view {highest}")
 
 
 def _ahead(function: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:

@@ -12,6 +12,7 @@ from common.cli import add_boolean, command_parser, positive, progress, setup_lo
 from common.errors import UserError, command
 from dataloader.formats import FORMATS, detect_formats, open_scene, write_scene
 from dataloader.scene import Scene
+from dataloader.scene_sets import SceneSets
 
 if TYPE_CHECKING:
     from dataloader.camera_figure import ViewGroup
@@ -150,6 +151,8 @@ def _groups(scene: Any, data: DataConfig, count: int, photos: bool) -> list[View
     from engine.data import view_size
     from engine.pairs import pair_batches
 
+    if isinstance(scene, SceneSets):
+        return _task_groups(scene, data, photos)
     if not isinstance(scene, Scene):  # pairs: the first, which have their own world each
         _, batch = next(pair_batches(scene.split(data.source), [0], 1))
         pair = (("source", batch.source), ("target", batch.target))
@@ -168,6 +171,20 @@ def _groups(scene: Any, data: DataConfig, count: int, photos: bool) -> list[View
             groups.append(ViewGroup(label, views.cameras, views.images))
         else:
             groups.append(ViewGroup(label, scene.cameras(chosen, size)))
+    return groups
+
+
+def _task_groups(sets: SceneSets, data: DataConfig, photos: bool) -> list[ViewGroup]:
+    """What is given and what is made of the first scene that has a task, else all views of the first."""
+    from dataloader.camera_figure import ViewGroup
+
+    scenes, tasks = sets.split(data.target), sets.tasks.get(data.target)
+    scene = scenes.scene(tasks[0].scene if tasks else 0)
+    lists = {"source": tasks[0].source, "target": tasks[0].target} if tasks else {"view": range(len(scene))}
+    groups = []
+    for label, indices in lists.items():
+        images = scene.views(list(indices)).images if photos else None
+        groups.append(ViewGroup(label, scene.cameras(list(indices)), images))
     return groups
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from common.errors import UserError
 from dataloader.scene_sets import ViewTask
-from dataloader.view_tasks import nested_sources, read_index
+from dataloader.view_tasks import nested_sources, read_tasks
 from engine.config import DataConfig
 from engine.evaluator import Evaluator
 from engine.lvsm_metrics import psnr_lvsm
@@ -162,7 +162,7 @@ def test_unreadable_scenes_are_counted_and_named(caplog: pytest.LogCaptureFixtur
 def test_an_index_beyond_a_scene_is_an_unreadable_scene() -> None:
     sets = room_sets(1)
     sets.tasks["test"] = [ViewTask(0, (0, 40), (3,))]
-    with pytest.raises(UserError, match="room0 has 9 views, the index asks for view 40"):
+    with pytest.raises(UserError, match="names frame 40 of scene room0, which has 9"):
         evaluator(sets).evaluate("mean_view", MeanView())
 
 
@@ -175,23 +175,23 @@ def test_index_files(tmp_path: Path) -> None:
     scenes = Rooms(3)
     entry = {"context": [0, 8], "target": [3]}
     path = write_index(tmp_path / "a.json", {"room2": entry, "room0": None, "room1": entry})
-    assert read_index(path, scenes) == [ViewTask(2, (0, 8), (3,)), ViewTask(1, (0, 8), (3,))]
+    assert read_tasks(path, scenes) == [ViewTask(2, (0, 8), (3,)), ViewTask(1, (0, 8), (3,))]
     for content, message in (
         ({"room9": entry}, "room9"),
-        ({"room0": {"context": [], "target": [3]}}, "'context'"),
-        ({"room0": {"context": [1, -1], "target": [3]}}, "'context'"),
-        ({"room0": {"context": [1]}}, "'target'"),
+        ({"room0": {"context": [], "target": [3]}}, "room0"),
+        ({"room0": {"context": [1, -1], "target": [3]}}, "room0"),
+        ({"room0": {"context": [1]}}, "room0"),
         ({"room0": None}, "no scene"),
-        ([1], "no evaluation index"),
+        ([1], "must hold a JSON object"),
     ):
         with pytest.raises(UserError, match=message) as caught:
-            read_index(write_index(tmp_path / "bad.json", content), scenes)
+            read_tasks(write_index(tmp_path / "bad.json", content), scenes)
         assert "bad.json" in str(caught.value)
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(UserError, match="not valid JSON"):
-        read_index(tmp_path / "bad.json", scenes)
+        read_tasks(tmp_path / "bad.json", scenes)
     with pytest.raises(UserError, match="does not exist"):
-        read_index(tmp_path / "none.json", scenes)
+        read_tasks(tmp_path / "none.json", scenes)
 
 
 def test_several_index_files_share_their_targets(tmp_path: Path) -> None:
