@@ -24,6 +24,8 @@ python scripts/checkpoint.py save-pretrained scene_decoder_only_256.pt outputs/l
 python scripts/checkpoint.py save-pretrained outputs/fox/iter_600 outputs/fox_pretrained data.root=scenes/fox
 """
 
+DTYPES = ("float32", "float16", "bfloat16")
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The sub-commands and their flags."""
@@ -40,9 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("exp_dir", type=Path, help="experiment folder")
     convert.add_argument("out", type=Path, help="folder to write, new or empty")
     convert.add_argument("-r", "--resume", default="latest", help="checkpoint: N or latest (default)")
-    convert.add_argument(
-        "--dtype", default="float32", choices=("float32", "float16", "bfloat16"), help="default: float32"
-    )
+    convert.add_argument("--dtype", default="float32", choices=DTYPES, help="default: float32")
     convert.add_argument("--output_dir", type=Path, help="where the iter_N folders are (default: EXP_DIR)")
     save = commands.add_parser(
         "save-pretrained",
@@ -56,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         "source", type=Path, help="experiment folder, one of our iter_N, or an original LVSM's .ckpt or .pt"
     )
     save.add_argument("out", type=Path, help="folder to write; a README.md in it is kept")
+    save.add_argument("--dtype", default="float32", choices=DTYPES, help="of the file (default: float32)")
     save.add_argument("-r", "--resume", default="latest", help="checkpoint: N or latest (default)")
     save.add_argument("--output_dir", type=Path, help="where the iter_N folders are (default: SOURCE)")
     return parser
@@ -82,7 +83,7 @@ def save_pretrained(args: argparse.Namespace, overrides: list[str]) -> None:
     if args.source.is_file():
         if overrides:
             raise UserError(f"{overrides[0]}: the settings of {args.source} are read off its weights")
-        write_pretrained(load_original(args.source), args.out)
+        write_pretrained(load_original(args.source), args)
         return
     experiment, kind = load_experiment(args.source, overrides)
     if not kind.trains:
@@ -93,13 +94,14 @@ def save_pretrained(args: argparse.Namespace, overrides: list[str]) -> None:
         found = find_trained(args.output_dir or args.source, args.resume)
     method = create_method(experiment, open_data(experiment, kind) if kind.needs_scene else None)
     load_averaged(method, found)
-    write_pretrained(method, args.out)
+    write_pretrained(method, args)
 
 
-def write_pretrained(method: Method, out: Path) -> None:
+def write_pretrained(method: Method, args: argparse.Namespace) -> None:
     """Write a folder for `from_pretrained` and say what is in it."""
-    prepare_folder(out)
-    for file in method.save_pretrained(out):
+    method.to(getattr(torch, args.dtype))
+    prepare_folder(args.out)
+    for file in method.save_pretrained(args.out):
         print(file)
 
 
