@@ -1,5 +1,5 @@
 """The whole project in a few minutes, on built-in input: videos of a real photo; train, test, video of a
-scene.
+scene; views of unseen scenes by a trained transformer.
 
 Runs the same commands that a user types, shows each one, and ends with the metrics and the paths of what was
 made.
@@ -31,6 +31,7 @@ def commands() -> list[str]:
     """The demo's commands, in order."""
     lift, colors = "-e configs/baselines/depth_warp", "-e configs/baselines/vertex_colors"
     surface = "-e configs/hash_manifold/demo"
+    transformer = "-e configs/lvsm/toy -r assets/lvsm_toy"
     launch = f"{sys.executable} -m accelerate.commands.launch --config_file acc_configs/cpu.yaml"
     baseline, checkpoint = f"--output_dir {OUT}/room/vertex_colors", f"--output_dir {OUT}/room/hash_manifold"
     return [
@@ -44,6 +45,9 @@ def commands() -> list[str]:
         f"python test.py {surface} -r latest {checkpoint} -s ./{OUT}/room/test"
         f" --compare all,{OUT}/room/vertex_colors",
         f"python video_script.py {surface} -r latest {checkpoint} -s {OUT}/room --path interpolate",
+        # two views of rooms never seen before, and those between them by a transformer with shipped weights
+        f"python test.py {transformer} -s ./{OUT}/rooms/test -b 2 --compare all",
+        f"python video_script.py {transformer} -s {OUT}/rooms --path pivot",
     ]
 
 
@@ -58,11 +62,11 @@ def run(line: str) -> None:
 
 
 def summary() -> str:
-    """The metrics of both evaluations and the files worth opening."""
+    """The metrics of the evaluations and the files worth opening."""
     lines = [
         f"{'scene':12} {'method':14} {'n':>3} {'PSNR':>7} {'SSIM':>7} {'PSNR covered':>13} {'covered':>8}"
     ]
-    for scene in ("motorcycle", "room"):
+    for scene in ("motorcycle", "room", "rooms"):
         for report in json.loads((ROOT / OUT / scene / "test" / "metrics.json").read_text()):
             means = report["means"]
             lines.append(

@@ -190,7 +190,7 @@ def test_index_files(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(UserError, match="not valid JSON"):
         read_tasks(tmp_path / "bad.json", scenes)
-    with pytest.raises(UserError, match="none.json cannot be read"):
+    with pytest.raises(UserError, match=r"none\.json cannot be read"):
         read_tasks(tmp_path / "none.json", scenes)
 
 

@@ -31,8 +31,18 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     **lvsm_colors.CHECKS,
     **lvsm_data.checks(to_source_frame, to_official_frame),
 }
-# kinds whose cases are too large to ship with the tests
-LARGE = {"off_decoder_only", "off_encoder_decoder", "kh_vae_latent", "off_train_steps", "kh_train_steps"}
+# kinds whose cases are too large to ship with the tests, or need ../shared/data
+LARGE = {
+    "kh_decoder",
+    "kh_dataset_items",
+    "kh_train_steps",
+    "kh_vae_latent",
+    "off_dataset_items",
+    "off_decoder_only",
+    "off_encoder_decoder",
+    "off_process_data",
+    "off_train_steps",
+}
 CASES = collect("lvsm", {})
 
 
