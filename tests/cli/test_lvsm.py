@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import shutil
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 
-import test as test_script
-import train as train_script
-import video_script
 from engine.tensor_files import read_safetensors
 from tests.dataloader.re10k.makers import damage, make_example, make_root
 from tests.methods.lvsm.tiny import original_names, tiny_config
 
-MAINS = {"train.py": train_script.main, "test.py": test_script.main, "video_script.py": video_script.main}
 TINY = [
     *(f"model.transformer.{word}" for word in ("width=24", "layers=2", "heads=2", "head_dim=8", "mlp=32")),
     "data.rooms.seeds=0:6",
@@ -35,30 +28,17 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], repo_root: Path
-) -> Iterator[Run]:
-    """Call a script's main in this process, outputs below tmp_path: exit code, stdout, error lines."""
+def run(call_main: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repo_root: Path) -> Run:
+    """Call a script in tmp_path, where the presets are: exit code, stdout, error lines."""
     for name in ("toy", "unofficial", "official"):
         shutil.copytree(repo_root / "configs/lvsm" / name, tmp_path / "configs/lvsm" / name)
     monkeypatch.chdir(tmp_path)
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
 
     def call(script: str, *words: str | Path) -> tuple[int, str, str]:
-        AcceleratorState._reset_state(reset_partial_state=True)
-        monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
-        code = 0
-        try:
-            MAINS[script]()
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-        printed = capsys.readouterr()
-        errors = [line for line in printed.err.splitlines() if line.startswith("error:")]
-        return code, printed.out, "\n".join(errors)
+        code, printed, errors = call_main(script, *words)
+        return code, printed, "\n".join(line for line in errors.splitlines() if line.startswith("error:"))
 
-    yield call
-    root.handlers[:], root.level = before
+    return call
 
 
 def test_the_toy_is_trained_resumed_scored_and_filmed(run: Run, tmp_path: Path) -> None:

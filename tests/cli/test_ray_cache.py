@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import logging
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,29 +26,9 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(
-    repo_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Run]:
+def run(call_main: Run) -> Run:
     """Call the script's main in this process: exit code, stdout, stderr."""
-    spec = importlib.util.spec_from_file_location("scene_script", repo_root / "scripts" / "scene.py")
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    handlers = logging.getLogger().handlers[:]
-
-    def call(*words: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["scene.py", *map(str, words)])
-        code = 0
-        try:
-            script.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    yield call
-    logging.getLogger().handlers[:] = handlers
+    return partial(call_main, "scripts/scene.py")
 
 
 def refused(result: tuple[int, str, str], *parts: str) -> None:

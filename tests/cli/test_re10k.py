@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import logging
 import shutil
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -31,29 +30,9 @@ _FPS, _FRAMES = 10, 30  # of the video that all clips are from
 
 
 @pytest.fixture
-def run(
-    repo_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Run]:
+def run(call_main: Run) -> Run:
     """Call the script's main in this process: exit code, stdout, stderr."""
-    spec = importlib.util.spec_from_file_location("re10k_script", repo_root / "scripts" / "re10k.py")
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    handlers = logging.getLogger().handlers[:]
-
-    def call(*words: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["re10k.py", *map(str, words)])
-        code = 0
-        try:
-            script.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    yield call
-    logging.getLogger().handlers[:] = handlers
+    return partial(call_main, "scripts/re10k.py")
 
 
 @pytest.fixture(scope="module")

@@ -177,10 +177,18 @@ def check_rays_poses(case: Case) -> None:
     case.close("project_in_front", depth[:, 0] >= 0)
     mirror = torch.diag(torch.tensor([-1.0, 1, 1, 1]))
     case.close("reflect_c2w", mirror @ cameras.c2w.float() @ mirror, atol=1e-5)
-    grid = Cameras(torch.eye(3), torch.eye(4), 4, 6).pixel_centers() / torch.tensor([6.0, 4.0])
-    case.close("image_grid_4x6_center", grid, atol=1e-6)
-    corners = torch.meshgrid(torch.arange(7) / 6, torch.arange(5) / 4, indexing="xy")
-    case.close("image_grid_4x6_corner", torch.stack(corners, -1), atol=1e-6)
+    for name in [n for n in case.outputs() if n.startswith("image_grid_")]:
+        size, kind = name.removeprefix("image_grid_").split("_")
+        case.close(name, image_grid(*map(int, size.split("x")), kind), atol=1e-6)
+
+
+def image_grid(height: int, width: int, kind: str) -> Tensor:
+    """Pixel centres, or the corners of pixels, as fractions of the image: [h, w, 2]."""
+    if kind == "center":
+        centers = Cameras(torch.eye(3), torch.eye(4), height, width).pixel_centers()
+        return centers / torch.tensor([float(width), float(height)])
+    x, y = torch.arange(width + 1) / width, torch.arange(height + 1) / height
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
 
 
 def check_pose_case(case: Case, name: str) -> None:

@@ -17,7 +17,7 @@ from engine.schedule import learning_rate_schedule
 from engine.trainer import train
 from geometry.cameras import Cameras
 from geometry.views import Views
-from methods.lvsm.config import LossConfig, LvsmConfig, TransformerConfig
+from methods.lvsm.config import LossConfig, LvsmConfig, OptimizerConfig, TransformerConfig
 from methods.lvsm.data import ViewSample, scene_frame
 from methods.lvsm.method import Lvsm
 from methods.lvsm.originals import convert, infer_config
@@ -52,13 +52,15 @@ class Watched(Lvsm):
         return losses
 
 
-def sample_of(images: Tensor, cameras: Cameras, config: LvsmConfig | None) -> ViewSample:
-    """Views 0 and 1 are given, 2 and 3 to make; config: None leaves the cameras as they are."""
-    source, target = cameras[:2], cameras[2:]
+def sample_of(
+    images: Tensor, cameras: Cameras, config: LvsmConfig | None, given: int = 2, made: int = 2
+) -> ViewSample:
+    """The first views are given, the last to make; config: None leaves the cameras as they are."""
+    source, target = cameras[:given], cameras[-made:]
     if config is not None:
         frame = scene_frame(config, source.to(torch.float64))
         source, target = (frame(c.to(torch.float64)).to(torch.float32) for c in (source, target))
-    return ViewSample(Views(images[None, :2], source[None]), Views(images[None, 2:], target[None]))
+    return ViewSample(Views(images[None, :given], source[None]), Views(images[None, -made:], target[None]))
 
 
 def run(
@@ -114,9 +116,10 @@ def check_kh_train_steps(case: Case) -> None:
     )
     base = unofficial_config(case)
     base.loss = LossConfig(perceptual=0.0, network="none")
+    base.optimizer = OptimizerConfig(settings["beta_1"], settings["beta_2"], settings["weight_decay"])
 
     def samples(config: LvsmConfig) -> list[ViewSample]:
-        K = case.input("intrinsics").expand(4, 3, 3)
+        K = case.input("intrinsics").expand(images.shape[1], 3, 3)
         return [
             sample_of(images[i], pixel_cameras(K, case.input("c2w")[i], *images.shape[-2:]), config)
             for i in range(len(images))
@@ -146,12 +149,15 @@ def check_off_train_steps(case: Case) -> None:
     )
     head = settings["model"]["transformer"]["d_head"]
     base = LvsmConfig(
-        transformer=TransformerConfig(head_dim=head), loss=LossConfig(perceptual=0.0, network="none")
+        transformer=TransformerConfig(head_dim=head),
+        loss=LossConfig(perceptual=0.0, network="none"),
+        optimizer=OptimizerConfig(*settings["betas"], settings["weight_decay"]),
     )
 
     def samples(config: LvsmConfig) -> list[ViewSample]:
         cameras = official_cameras(case.input("fxfycxcy"), case.input("c2w"), *images.shape[-2:])
-        recorded = [sample_of(images[i], cameras[i], None) for i in range(total)]
+        counts = settings["training"]["num_input_views"], settings["training"]["num_target_views"]
+        recorded = [sample_of(images[i], cameras[i], None, *counts) for i in range(total)]
         return [*recorded, recorded[-1]]
 
     method, history = run(case, base, training, samples)
@@ -170,8 +176,9 @@ def factors(config: TrainingConfig, steps: list[int]) -> list[float]:
 
 
 def check_kh_lr_schedule(case: Case) -> None:
-    for name in ("small", "full"):
-        s = case.config[name]
+    for name, s in case.config.items():
+        if not isinstance(s, dict):
+            continue
         config = TrainingConfig(
             steps=s["max_steps"],
             learning_rate=s["lr"],
@@ -180,12 +187,11 @@ def check_kh_lr_schedule(case: Case) -> None:
             final_lr_factor=s["min_lr"] / s["lr"],
             schedule="cosine",
         )
-        steps = list(range(s["max_steps"]))
-        if name == "full":
-            steps = case.output("full_steps").tolist()
-            case.close("full_lr", factors(config, steps), rtol=1e-6)
+        if f"{name}_steps" in case.outputs():
+            steps = case.output(f"{name}_steps").tolist()
+            case.close(f"{name}_lr", factors(config, steps), rtol=1e-6)
         else:
-            case.close("small", factors(config, steps), rtol=1e-6)
+            case.close(name, factors(config, list(range(s["max_steps"]))), rtol=1e-6)
 
 
 def check_off_lr_schedule(case: Case) -> None:
