@@ -141,21 +141,24 @@ class Block(nn.Module):
         self.mlp2 = nn.Linear(mlp, width, bias=bias)
 
     def forward(
-        self, x: Tensor, memory: KeysValues | None = None, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        memory: KeysValues | None = None,
+        mask: Tensor | None = None,
+        only_show: bool = False,
     ) -> tuple[Tensor, KeysValues]:
         """Tokens [B, N, width] -> the same after this layer, and the keys and values they showed.
 
         memory: remembered tokens of this layer that all tokens see besides each other. mask: as in `attend`.
+        only_show: what becomes of the tokens is of no interest; they are returned as they came.
         """
+        if only_show:
+            return x, self.attention.project(self._before(self.norm1, x))[1]
         queries, own = self.attention.project(self._before(self.norm1, x))
         seen = own if memory is None else memory.followed_by(own)
         x = self._after(self.norm1, x + self.attention.attend(queries, seen, mask))
         hidden = self.activation(self.mlp1(self._before(self.norm2, x)))
         return self._after(self.norm2, x + self.mlp2(hidden)), own
-
-    def remember(self, x: Tensor) -> KeysValues:
-        """The keys and values that tokens [B, N, width] show, without what becomes of the tokens."""
-        return self.attention.project(self._before(self.norm1, x))[1]
 
     def _before(self, norm: nn.Module, x: Tensor) -> Tensor:
         return norm(x) if self.pre_norm else x

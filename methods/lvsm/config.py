@@ -6,8 +6,11 @@ What published weights need instead is spelt out by options that name the origin
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+import torch
 
 from common.errors import UserError
 from dataloader.framing import Framing
@@ -134,5 +137,19 @@ class LvsmConfig:
     single_scale: float = 1.0  # of the world where the sources have one place only
     frame_margin: float = 1.35  # frame official: the farthest camera comes to 1 / margin
     frame_of_targets: bool = False  # official: scored targets help to choose the frame, as in the original
+    train_sizes: tuple[str, ...] = ()  # 'HEIGHTxWIDTH', one drawn per step in training; empty: that of images
     compile: bool = False  # training: compile the transformer's blocks
     jitter_degrees: float = 0.0  # training: turn each sample's frame by up to so much
+
+    def __post_init__(self) -> None:
+        for size in self.train_sizes:
+            if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", size):
+                raise UserError(f"model.train_sizes has {size!r}: write HEIGHTxWIDTH such as 256x384")
+
+    def framing(self, draw: torch.Generator) -> Framing:
+        """How photos are framed in a training step: as `images`, or at one of `train_sizes`."""
+        if not self.train_sizes:
+            return self.images
+        chosen = self.train_sizes[int(torch.randint(len(self.train_sizes), (), generator=draw))]
+        height, width = map(int, chosen.split("x"))
+        return replace(self.images, height=height, width=width)

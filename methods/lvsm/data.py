@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from dataloader.framed import FramedScenes
+from dataloader.framed import FramedScenes, framed
 from dataloader.scene import Scene
 from dataloader.scene_sets import EncodedScenes, SceneSet
 from dataloader.view_choice import Choice, TooFewFramesError
@@ -59,7 +59,7 @@ def _joined(a: Cameras, b: Cameras) -> Cameras:
 
 @dataclass
 class SceneViews:
-    """Views of the scenes of a set, drawn by the sampler that the settings name.
+    """Views of the scenes of a set, drawn by the sampler that the settings name and framed by them.
 
     encoded: where latents of the photos are had in place of photos.
     """
@@ -83,14 +83,16 @@ class SceneViews:
     def draw_at(self, index: int, seed: int, step: int, step_seed: int) -> ViewSample:
         """Views of scene `index`, or of one of the next where it is too short for the sampler.
 
-        All items of a step have the same number of sources. Raises UserError for an unreadable scene.
+        All items of a step have the same number of sources and the same size. Raises UserError for an
+        unreadable scene.
         """
         count = self.config.views.chosen().num_sources(step, generator(step_seed, "sources"))
+        framing = self.config.framing(generator(step_seed, "size"))
         index, scene, choice = self._choose(index, seed, step, count)
         source, target = choice
         if self.config.views.sort:
             source, target = sorted(source), sorted(target)
-        given, wanted = self._load(index, scene, source, target)
+        given, wanted = self._load(framed(scene, framing), source, target)
         frame = scene_frame(self.config, given.cameras, wanted.cameras)
         turn = jitter(self.config.jitter_degrees, generator(seed, "jitter"))
         sample = [
@@ -116,9 +118,7 @@ class SceneViews:
             "lower its distances (model.views)"
         )
 
-    def _load(
-        self, index: int, scene: Scene, source: Sequence[int], target: Sequence[int]
-    ) -> tuple[Views, Views]:
+    def _load(self, scene: Scene, source: Sequence[int], target: Sequence[int]) -> tuple[Views, Views]:
         """The photos of both lists, each decoded once; black where latents stand in for them."""
         wanted = sorted({*source, *target})
         if self.encoded is None:
@@ -169,17 +169,26 @@ def _stacked_latents(latents: list[Tensor | None]) -> Tensor | None:
     return torch.stack(present) if present else None
 
 
+def unframed(scenes: SceneSet) -> SceneSet:
+    """The set whose photos come as they are stored; training frames them itself."""
+    return scenes.scenes if isinstance(scenes, FramedScenes) else scenes
+
+
 def encoded_scenes(scenes: SceneSet, config: LvsmConfig) -> EncodedScenes | None:
     """The set itself where it holds latents that the settings can use in place of photos, else None.
 
     Raises UserError where it was encoded by another convention than `model.latent.compat` says, or at
     another size than the model's.
     """
-    own = scenes.scenes if isinstance(scenes, FramedScenes) else scenes
+    own = unframed(scenes)
     if not config.latent.autoencoder or config.latent.decode or not isinstance(own, EncodedScenes):
         return None
     if not own.meta.get("vae_encoded"):
         return None
+    if config.train_sizes:
+        raise UserError(
+            f"{own.name}: latents encoded beforehand have one size, leave model.train_sizes empty"
+        )
     if bool(own.meta.get("vae_input_scaled")) == config.latent.compat:
         wanted = "with --legacy_range" if config.latent.compat else "without --legacy_range"
         raise UserError(

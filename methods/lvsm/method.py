@@ -32,6 +32,7 @@ from methods.lvsm.data import (
     collate,
     encoded_scenes,
     scene_frame,
+    unframed,
 )
 from methods.lvsm.inputs import open_input
 from methods.lvsm.latent import merge_lora, read_autoencoder
@@ -151,7 +152,7 @@ class Lvsm(Method):
     def samples(self, scene: Any, data: DataConfig) -> SceneViews:
         scenes = OneScene(scene) if isinstance(scene, Scene) else scene.split(data.source)
         kind = SceneViews if scenes.chunk_sizes is None else ChunkedSceneViews
-        return kind(scenes, self.config, data.threads, encoded_scenes(scenes, self.config))
+        return kind(unframed(scenes), self.config, data.threads, encoded_scenes(scenes, self.config))
 
     def forward(self, sample: ViewSample, step: int) -> dict[str, Tensor]:
         """Mean squared error of images (or latents), and a perceptual one where it has a weight."""

@@ -130,7 +130,7 @@ class Network(nn.Module, ABC):
         for block in before:
             x, shown = self.step(block, x)
             layers.append(shown)
-        return [*layers, last.remember(x)]
+        return [*layers, last(x, only_show=True)[1]]
 
     def look(self, blocks: nn.ModuleList, x: Tensor, layers: list[KeysValues]) -> Tensor:
         """Tokens [B T, n, width] through blocks in which they see themselves and what B scenes showed."""

@@ -80,6 +80,23 @@ def test_a_step_has_one_number_of_sources_that_grows() -> None:
     assert batch.seeds == [0, 1, 2]
 
 
+def test_a_step_has_one_size_of_several() -> None:
+    config = replace(tiny_config(), views=near_views(), train_sizes=("16x16", "8x24"))
+    views = room_views(config)
+    sizes = {
+        key: {tuple(views.draw_at(i, i, 0, key).source.images.shape[-2:]) for i in range(3)}
+        for key in range(8)
+    }
+    assert all(len(found) == 1 for found in sizes.values())
+    assert set().union(*sizes.values()) == {(16, 16), (8, 24)}
+    sample = views.draw_at(0, 0, 0, 0)
+    assert (sample.source.cameras.height, sample.source.cameras.width) == tuple(
+        sample.source.images.shape[-2:]
+    )
+    with pytest.raises(UserError, match="write HEIGHTxWIDTH"):
+        replace(config, train_sizes=("16",))
+
+
 def test_a_single_scene_is_a_set() -> None:
     scene = make_scene(0, 9, 16, 16)
     sample = SceneViews(OneScene(scene), replace(tiny_config(), views=near_views())).draw(0, 1)
