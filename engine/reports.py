@@ -163,7 +163,7 @@ def write_reports(reports: list[Report], metrics: ImageMetrics, folder: Path) ->
     """
     summaries = [report.summary(metrics) for report in reports]
     for summary in summaries:
-        same = [other for other in summaries if other["method"] == summary["method"]]
+        same = [o for o in summaries if o["method"] == summary["method"] and o.get("sources")]
         if len(same) > 1:
             summary["by_sources"] = {str(other["sources"]): other["means"] for other in same}
     with replacing(folder / "metrics.json") as path:

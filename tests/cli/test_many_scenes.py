@@ -128,7 +128,7 @@ def test_an_index_of_ones_own(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("message", "words"),
     [
-        ("none.json does not exist", ["--tasks", "none.json"]),
+        ("none.json cannot be read", ["--tasks", "none.json"]),
         ("--sources 3", ["--sources", "3"]),
         ("room1: chunk 01.torch is cut off", ["model.broken=[1]"]),
         ("lower -b", ["model.greedy=True"]),
