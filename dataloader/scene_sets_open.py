@@ -45,6 +45,11 @@ def open_scene_sets(data: DataSettings) -> SceneSets:
 def _add_tasks(sets: SceneSets, index: Path) -> None:
     from dataloader.view_tasks import read_tasks
 
+    if not index.is_file():
+        raise UserError(
+            f"data.index: {index} does not exist: take an original's file, make one with scripts/re10k.py "
+            "index, or train without (data.index= training.validate_every=0)"
+        )
     sets.tasks["test"] = read_tasks(index, sets.split("test"))
 
 

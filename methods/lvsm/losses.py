@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from common.errors import UserError
 from engine.perceptual import perceptual_loss
 from engine.sampling import generator
 from methods.lvsm.config import LossConfig
@@ -15,13 +16,22 @@ from methods.lvsm.model import LvsmModel
 
 
 class Criterion:
-    """The weighted terms of a loss. The perceptual network is loaded at its first use; it is no part of the
+    """The weighted terms of a loss. The perceptual network is loaded by `prepare`; it is no part of the
     method, so that checkpoints stay free of it.
     """
 
     def __init__(self, config: LossConfig) -> None:
         self.config = config
         self._network: nn.Module | None = None
+
+    def prepare(self) -> None:
+        """Load what the loss needs. Raises UserError where there are no weights for it."""
+        if not self.config.perceptual or self.config.network == "none" or self._network is not None:
+            return
+        try:
+            self._network = perceptual_loss(self.config.network, self.config.weights)
+        except UserError as error:
+            raise UserError(f"{error} in model.loss.weights") from None
 
     def losses(self, model: LvsmModel, sample: ViewSample) -> dict[str, Tensor]:
         """Losses of one training batch: 'loss', and what it is made of."""
@@ -35,9 +45,9 @@ class Criterion:
         mse = mse_loss(images, targets)
         terms = {"mse": mse, "psnr": -10 * mse.detach().log10()}
         loss = self.config.mse * mse
-        network = self._perceptual(images.device)
-        if network is not None:
-            terms["perceptual"] = network(images, targets)
+        if self.config.perceptual and self.config.network != "none":
+            assert self._network is not None, "prepare() loads it"
+            terms["perceptual"] = self._network.to(images.device)(images, targets)
             loss = loss + self.config.perceptual * terms["perceptual"]
         return {"loss": loss, **terms}
 
@@ -68,11 +78,3 @@ class Criterion:
         shape = (views, model.latent_channels, height // model.factor, width // model.factor)
         drawn = [torch.randn(shape, generator=generator(seed, "latents", part)) for seed in sample.seeds]
         return torch.stack(drawn).to(images)
-
-    def _perceptual(self, device: torch.device) -> nn.Module | None:
-        if not self.config.perceptual or self.config.network == "none":
-            return None
-        if self._network is None:
-            self._network = perceptual_loss(self.config.network, self.config.weights)
-        assert self._network is not None
-        return self._network.to(device)

@@ -150,6 +150,7 @@ class Lvsm(Method):
     # Training
 
     def samples(self, scene: Any, data: DataConfig) -> SceneViews:
+        self.criterion.prepare()
         scenes = OneScene(scene) if isinstance(scene, Scene) else scene.split(data.source)
         kind = SceneViews if scenes.chunk_sizes is None else ChunkedSceneViews
         return kind(unframed(scenes), self.config, data.threads, encoded_scenes(scenes, self.config))
@@ -226,6 +227,7 @@ class Lvsm(Method):
         return self.config.images.height, self.config.images.width
 
     def random_sample(self, batch: int, sources: int, targets: int) -> ViewSample:
+        self.criterion.prepare()
         views = [random_views(sources + targets, *self.view_size(), seed=i) for i in range(batch)]
         samples = []
         for i, view in enumerate(views):

@@ -18,9 +18,12 @@ from dataloader.room_scenes import RoomScenes
 from dataloader.scene_sets import OneScene
 from dataloader.toy import make_scene
 from dataloader.view_samplers import BoundedV2Sampler
+from engine.config import DataConfig
 from engine.method import ChunkedSamples
-from methods.lvsm.config import LatentConfig, LvsmConfig, ViewsConfig
+from methods.lvsm.config import LatentConfig, LossConfig, LvsmConfig, ViewsConfig
 from methods.lvsm.data import ChunkedSceneViews, SceneViews, encoded_scenes, jitter
+from methods.lvsm.losses import Criterion
+from methods.lvsm.method import Lvsm
 from methods.lvsm.normalise import source_frame
 from tests.dataloader.re10k.makers import make_example, make_root
 from tests.methods.lvsm.tiny import tiny_config, tiny_views
@@ -159,3 +162,28 @@ def test_latents_of_pre_encoded_chunks_stand_in_for_photos(tmp_path: Path) -> No
         encoded_scenes(scenes, replace(config, latent=LatentConfig(autoencoder="x", compat=True)))
     with pytest.raises(UserError, match=r"was encoded at 16x16, model\.images is 32x32"):
         encoded_scenes(scenes, replace(config, images=Framing(32, 32)))
+
+
+def test_a_loss_without_weights_stops_before_training(tmp_path: Path) -> None:
+    config = replace(tiny_config(), loss=LossConfig(perceptual=0.5, network="lpips", weights=str(tmp_path)))
+    method = Lvsm.create(config)
+    with pytest.raises(UserError, match=r"vgg16.*model\.loss\.weights"):
+        method.samples(make_scene(0, 9, 16, 16), DataConfig())
+
+
+def test_a_perceptual_loss_adds_to_the_error(tmp_path: Path) -> None:
+    from torchvision.models import vgg16
+
+    torch.manual_seed(0)
+    features = vgg16(weights=None, init_weights=False).features.state_dict()
+    torch.save({f"features.{name}": value for name, value in features.items()}, tmp_path / "vgg16-0.pth")
+    loss = LossConfig(mse=2.0, perceptual=0.25, network="lpips", weights=str(tmp_path))
+    criterion = Criterion(loss)
+    criterion.prepare()
+    images, targets = torch.rand(1, 2, 3, 32, 32), torch.rand(1, 2, 3, 32, 32)
+    terms = criterion.image_losses(images.requires_grad_(), targets)
+    expected = 2 * (images - targets).square().mean() + 0.25 * terms["perceptual"]
+    torch.testing.assert_close(terms["loss"], expected)
+    assert terms["perceptual"] > 0
+    terms["loss"].backward()
+    assert images.grad is not None
