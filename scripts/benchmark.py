@@ -106,6 +106,7 @@ def profile(name: str, overrides: list[str], args: argparse.Namespace) -> Profil
     import torch
 
     from engine.device import best_device
+    from engine.method import Method
     from engine.profiling import matmul_peak
     from engine.sampling import key
     from engine.workloads import DTYPES, Bench, parameter_counts
@@ -113,7 +114,8 @@ def profile(name: str, overrides: list[str], args: argparse.Namespace) -> Profil
     experiment, kind = open_named(name, overrides)
     precision = "no" if experiment.training.precision == "launch" else experiment.training.precision
     bench = Bench(best_device(), precision, args.repeats)
-    scene = open_data(experiment, kind)
+    invents = kind.random_sample is not Method.random_sample and not kind.needs_scene
+    scene = None if args.table and invents else open_data(experiment, kind)
     torch.manual_seed(key(experiment.training.seed, "weights"))
     method = create_method(experiment, scene)
     if kind.trains:
