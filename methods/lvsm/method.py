@@ -48,14 +48,10 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class ViewsState:
-    """Source views as the transformer keeps them, and the frame they set.
-
-    sources: their cameras [S] in the world.
-    """
+    """Source views as the transformer keeps them, and the frame they set."""
 
     encoded: Encoded
     frame: Frame
-    sources: Cameras
 
 
 class Lvsm(Method):
@@ -203,7 +199,7 @@ class Lvsm(Method):
         frame = scene_frame(self.config, source.cameras.to(torch.float64), beside)
         cameras = frame(source.cameras.to(torch.float64))
         encoded = self.model.encode(source.images[None], cameras[None])
-        return ViewsState(encoded, frame, source.cameras)
+        return ViewsState(encoded, frame)
 
     @torch.no_grad()
     def render(self, state: ViewsState, cameras: Cameras) -> Rendering:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from common.errors import UserError
 from methods.lvsm.config import LvsmConfig
 from methods.lvsm.latent import lora_weights
 from methods.lvsm.originals import Original, find_file, infer_config, read_original
+
+log = logging.getLogger(__name__)
 
 _PRESETS = {
     ("unofficial", "masked"): "configs/lvsm/unofficial",
@@ -31,6 +34,8 @@ def read_weights(folder: Path, config: LvsmConfig) -> dict[str, Tensor] | None:
     if path is None:
         return None
     original = read_original(path)
+    if original.dropped:
+        log.info("%s: %d weights left out, such as %s", path, len(original.dropped), original.dropped[0])
     refuse_others(original, config, path)
     return model_weights(original, config)
 
