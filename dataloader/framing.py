@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from dataloader.images import resize_image, to_tensor
-from dataloader.scene import ImageSize, Record, Scene
-from geometry.cameras import Cameras, stack_cameras
-from geometry.views import Views
+from dataloader.images import resize_image
+from dataloader.scene import ImageSize, Record
+from geometry.cameras import Cameras
 
 _Framed = tuple[NDArray[np.uint8], Cameras]
 
@@ -100,30 +96,3 @@ def _unofficial_camera(camera: Cameras, scaled: ImageSize, size: ImageSize) -> C
 def frame_record(record: Record, framing: Framing) -> _Framed:
     """A record's photo [H, W, 3] uint8 and camera at the framing's size. Raises UserError."""
     return frame_image(record.load(), record.camera, framing)
-
-
-def frame_cameras(scene: Scene, indices: Sequence[int], framing: Framing) -> Cameras:
-    """[N] cameras as `frame_views` gives them, without decoding a photo."""
-    return _stacked(scene, [frame_camera(scene.records[i].camera, framing) for i in indices])
-
-
-def frame_views(scene: Scene, indices: Sequence[int], framing: Framing, threads: int = 0) -> Views:
-    """[N] Views of some records, resized and cropped.
-
-    threads: how many decode photos at a time. Raises UserError for unreadable photos, and where photos of
-    several shapes come to several sizes.
-    """
-    records = [scene.records[i] for i in indices]
-    if not records:
-        raise UserError(f"scene {scene.name}: no view was chosen")
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        framed = list(pool.map(lambda record: frame_record(record, framing), records))
-    cameras = _stacked(scene, [camera for _, camera in framed])
-    images = torch.stack([to_tensor(image) for image, _ in framed])
-    return Views(images, cameras, names=[record.name for record in records])
-
-
-def _stacked(scene: Scene, cameras: list[Cameras]) -> Cameras:
-    if len({(camera.height, camera.width) for camera in cameras}) > 1:
-        raise UserError(f"scene {scene.name} has photos of several shapes: use the framing 'cover'")
-    return stack_cameras(cameras)

@@ -281,15 +281,6 @@ class OfficialSampler:
         return Choice([0, end], list(range(end + 1)))
 
 
-SAMPLERS: dict[str, type] = {
-    "bounded": BoundedSampler,
-    "boundedv2": BoundedV2Sampler,
-    "arbitrary": ArbitrarySampler,
-    "all": AllSampler,
-    "official": OfficialSampler,
-}
-
-
 def _gap_bounds(sampler: BoundedSampler | BoundedV2Sampler, step: int, steps: int) -> tuple[int, int]:
     """Least and largest distance of the outer sources at a step, before the scene's length is known."""
     low = ramp(

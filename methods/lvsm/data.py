@@ -12,6 +12,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from dataloader.framed import FramedScenes, framed
+from dataloader.framing import Framing
 from dataloader.scene import Scene
 from dataloader.scene_sets import EncodedScenes, SceneSet
 from dataloader.view_choice import Choice, TooFewFramesError
@@ -92,7 +93,7 @@ class SceneViews:
         source, target = choice
         if self.config.views.sort:
             source, target = sorted(source), sorted(target)
-        given, wanted = self._load(framed(scene, framing), source, target)
+        given, wanted = self._load(scene, framing, source, target)
         frame = scene_frame(self.config, given.cameras, wanted.cameras)
         turn = jitter(self.config.jitter_degrees, generator(seed, "jitter"))
         sample = [
@@ -118,13 +119,16 @@ class SceneViews:
             "lower its distances (model.views)"
         )
 
-    def _load(self, scene: Scene, source: Sequence[int], target: Sequence[int]) -> tuple[Views, Views]:
+    def _load(
+        self, scene: Scene, framing: Framing, source: Sequence[int], target: Sequence[int]
+    ) -> tuple[Views, Views]:
         """The photos of both lists, each decoded once; black where latents stand in for them."""
         wanted = sorted({*source, *target})
+        chosen = framed(replace(scene, records=[scene.records[i] for i in wanted]), framing)
         if self.encoded is None:
-            views = scene.views(wanted, threads=self.threads)
+            views = chosen.views(threads=self.threads)
         else:
-            cameras = scene.cameras(wanted)
+            cameras = chosen.cameras()
             black = torch.zeros(()).expand(len(wanted), 3, cameras.height, cameras.width)
             views = Views(black, cameras)
         place = {record: i for i, record in enumerate(wanted)}

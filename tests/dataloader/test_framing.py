@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from dataloader.framing import Framing, frame_cameras, frame_image, frame_views
+from dataloader.framed import framed
+from dataloader.framing import Framing, frame_image
 from dataloader.scene import Record, Scene
 from dataloader.toy import make_boxes, make_cameras, render
 from geometry.cameras import Cameras, pinhole
@@ -84,14 +85,14 @@ def test_a_framed_room_is_the_room_seen_by_the_framed_camera() -> None:
         for i, photo in enumerate(photos)
     ]
     scene = Scene("room", records)
-    views = frame_views(scene, [1, 0], Framing(32, 32), threads=2)
+    views = framed(scene, Framing(32, 32)).views([1, 0], threads=2)
     assert views.names == ["1", "0"]
     exact = render(boxes, views.cameras, supersample=2).images
     assert (views.images - exact).abs().mean() < 0.02
     shifted = Cameras(views.cameras.K.clone(), views.cameras.c2w, 32, 32)
     shifted.K[:, 0, 2] += 2
     assert (views.images - render(boxes, shifted, supersample=2).images).abs().mean() > 0.03
-    torch.testing.assert_close(frame_cameras(scene, [1, 0], Framing(32, 32)).K, views.cameras.K)
+    torch.testing.assert_close(framed(scene, Framing(32, 32)).cameras([1, 0]).K, views.cameras.K)
 
 
 def test_bad_input() -> None:
@@ -99,8 +100,8 @@ def test_bad_input() -> None:
         Framing(0, 5)
     records = [Record(str(i), camera_of(20, 20 + 9 * i), ramp_photo(20, 20 + 9 * i)) for i in range(2)]
     scene = Scene("mixed", records)
-    with pytest.raises(UserError, match="photos of several shapes: use the framing 'cover'"):
-        frame_views(scene, [0, 1], Framing(16, style="official", square=False))
-    assert frame_views(scene, [0, 1], Framing(16, 16)).images.shape == (2, 3, 16, 16)
+    with pytest.raises(UserError, match="photos of several sizes"):
+        framed(scene, Framing(16, style="official", square=False)).views([0, 1])
+    assert framed(scene, Framing(16, 16)).views([0, 1]).images.shape == (2, 3, 16, 16)
     with pytest.raises(UserError, match="no view was chosen"):
-        frame_views(scene, [], Framing())
+        framed(scene, Framing()).views([])

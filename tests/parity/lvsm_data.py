@@ -10,7 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dataloader.framing import Framing, frame_image, frame_views
+from dataloader.framed import framed
+from dataloader.framing import Framing, frame_image
 from dataloader.images import to_tensor
 from dataloader.re10k.examples import camera_rows
 from dataloader.re10k.index import check_frames, index_tasks, read_index
@@ -175,7 +176,7 @@ def check_dataset_items(case: Case, normalise: Normalise | None = None) -> None:
     assert [scene.name for scene, _ in tasks] == case.config["expected_scenes"]
     for scene, task in tasks:
         kinds = {"context": sorted(task.source), "target": sorted(task.target)}
-        views = {kind: frame_views(scene, frames, framing, threads=2) for kind, frames in kinds.items()}
+        views = {kind: framed(scene, framing).views(frames, threads=2) for kind, frames in kinds.items()}
         for kind, frames in kinds.items():
             name, cameras = f"{scene.name}.{kind}", views[kind].cameras
             case.close(f"{name}_index", frames)
@@ -203,7 +204,7 @@ def check_official_items(case: Case, normalise: Callable[[Cameras], Cameras] | N
     )
     for number, (scene, task) in enumerate(_tasks()):
         frames = [*task.source, *task.target]
-        views = frame_views(scene, frames, framing)
+        views = framed(scene, framing).views(frames)
         case.close(f"{scene.name}.index", [[frame, number] for frame in frames])
         case.close(f"{scene.name}.image", views.images, atol=1e-6)
         case.close(f"{scene.name}.fxfycxcy", _four(views.cameras), atol=_CAMERA)
