@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
+from dataloader.depth_tasks import DepthTask
 from dataloader.scene import Batch, Scene
 from engine.device import clock
 from geometry.cameras import Cameras
@@ -221,6 +222,17 @@ class Method(nn.Module, ABC):
         images = torch.cat([rendering.image for rendering in renderings])
         seconds = clock(batch.target.images.device) - started
         return Evaluation(score_pairs(images, batch, metrics), seconds, Rendering(images))
+
+    def predict_depth(self, task: DepthTask) -> Tensor:
+        """z-depth [1, 1, H, W] of the target, 0 where there is none (default: rendered from the source).
+
+        The source's depth, the target's photo and what is known of its depth may be used; its true depth may
+        not. Raises UserError where the method renders no depth.
+        """
+        rendered = self.render(self.encode(task.source), task.target.cameras).depth
+        if rendered is None:
+            raise UserError(f"{self.method_name} renders no depth: choose another method for this benchmark")
+        return rendered
 
     def film(self, state: Any, cameras: Cameras, folder: Path) -> Iterator[Rendering]:
         """The views [1] of a path [N], one after the other, as a video shows them.
