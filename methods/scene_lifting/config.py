@@ -10,13 +10,18 @@ from typing import Literal
 
 from common.errors import UserError
 
+Aspect = Literal["stretch", "minimal", "lower_bound", "upper_bound"]
+
 
 @dataclass
 class NetworkConfig:
     """The depth-completion network: ZoeDepth with a 5-channel patch embedding (specs/scene_lifting 2)."""
 
-    height: int = 384  # pixels of its input; images of any shape are stretched to it
+    height: int = 384  # pixels of its input
     width: int = 512
+    # how images of another shape come to it. stretch: both sides on their own, as published weights know it;
+    # others keep the aspect, scaled by the side's factor closer to 1, or to at least, or at most, that size
+    aspect: Aspect = "stretch"
     hidden: int = 1024  # of tokens
     layers: int = 24
     heads: int = 16
@@ -101,12 +106,17 @@ class LossConfig:
     silog: float = 1.0
     sparse: float = 1.0
     gradient: float = 0.0
+    invariant: float = 0.0  # to scale and shift
 
 
 @dataclass
 class SceneLiftingConfig:
     """The `model:` section."""
 
+    completion: Literal["network", "none"] = "network"  # none: only depth that comes with photos is used
+    start: str = "Intel/zoedepth-nyu"  # first weights in training: hub id, folder, .pt file; empty = random
+    equal_rates: bool = False  # training: the encoder learns as fast as the rest (where it starts at random)
+    autocast: Literal["no", "bf16", "fp16"] = "no"  # precision of the network in use
     network: NetworkConfig = field(default_factory=NetworkConfig)
     inpainter: InpainterConfig = field(default_factory=InpainterConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
