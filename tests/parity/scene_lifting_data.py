@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from dataloader.completion_samples import Draws, SampleSettings, make_sample
+from dataloader.occlusion_masks import hole_mask
+from geometry.depth_edges import snap_edges
 from tests.parity.cases import Case
 
 
@@ -39,4 +43,18 @@ def check_samples(case: Case) -> None:
         case.close(f"{name}.mask", sample.valid, **tolerance)
 
 
-CHECKS: dict[str, Callable[[Case], None]] = {"train_sample": check_samples}
+def check_masks(case: Case) -> None:
+    config, depth = case.config, case.input("depth")
+    snapped = snap_edges(depth, 15, 3)
+    torch.testing.assert_close(snapped, case.tensors["mid.snapped"], atol=1e-6, rtol=0)
+    made = hole_mask(depth, config["azim"], config["elev"], config["dist"], config["radius"])
+    recorded = case.output("hole_mask").numpy()
+    assert made.shape == recorded.shape
+    assert made.dtype == recorded.dtype
+    assert (made != recorded).mean() <= 0.003  # the tolerance that the case records in words
+
+
+CHECKS: dict[str, Callable[[Case], None]] = {
+    "train_sample": check_samples,
+    "occlusion_masks": check_masks,
+}
