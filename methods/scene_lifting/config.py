@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from common.errors import UserError
+from dataloader.completion_samples import SampleSettings
 
 Aspect = Literal["stretch", "minimal", "lower_bound", "upper_bound"]
 
@@ -110,6 +111,16 @@ class LossConfig:
 
 
 @dataclass
+class PathsConfig:
+    """Where training data lie besides `data.root`, NYU's `sync` photos (specs/scene_lifting 4.1)."""
+
+    teacher: str = ""  # depth of the photos, made by scripts/depth.py predict-teacher
+    masks: str = ""  # occlusion masks, made by scripts/depth.py project-masks
+    test: str = ""  # NYU's test photos with measured depth, made by scripts/depth.py nyu-splits; empty = none
+    test_list: str = ""  # lines 'PHOTO DEPTH FOCAL' that choose among them; empty = all
+
+
+@dataclass
 class SceneLiftingConfig:
     """The `model:` section."""
 
@@ -122,3 +133,5 @@ class SceneLiftingConfig:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     gaussians: GaussianConfig = field(default_factory=GaussianConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    samples: SampleSettings = field(default_factory=SampleSettings)
+    paths: PathsConfig = field(default_factory=PathsConfig)
