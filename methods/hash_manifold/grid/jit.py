@@ -1,28 +1,23 @@
-"""How this package compiles with Numba: cached, without the interpreter lock, a row of features at a time."""
+"""How this package compiles with Numba: a row of features at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-import numba
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-# Products and sums may fuse, which is what the original does; nothing else is reordered.
-_OPTIONS = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
+from geometry import jit
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile on the first call, and keep the result on disk where some folder can be written.
+    """As `geometry.jit.kernel`; products and sums may fuse, which is what the original does, nothing else.
 
     Tuples among the arguments have their length in their type: passing (0,) * 8 compiles for the number 8.
     """
-    try:
-        return numba.njit(function, cache=True, **_OPTIONS)
-    except RuntimeError:  # Numba found no folder for its cache
-        return numba.njit(function, **_OPTIONS)
+    return jit.kernel(function, fastmath={"contract"})
 
 
 def _row(context: Any, builder: Any, kind: Any, value: Any, position: Any, width: int) -> tuple[Any, Any]:
