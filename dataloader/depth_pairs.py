@@ -33,7 +33,9 @@ class DepthProtocol:
 
     def __post_init__(self) -> None:
         if not self.radius > 0 or self.per_pixel < 1:
-            raise UserError(f"points of radius {self.radius}, {self.per_pixel} per pixel: both must be above 0")
+            raise UserError(
+                f"points of radius {self.radius}, {self.per_pixel} per pixel: both must be above 0"
+            )
 
     def render(self, points: Tensor, camera: Cameras) -> Rendering:
         """What a camera sees of points [P, 3]: depth and opacity {0, 1}, [1, H, W]."""
@@ -93,7 +95,15 @@ def make_task(
     if not protocol.legacy:
         hidden &= target.valid[0, 0] > 0
     sparse = torch.where(erode(depth > 0, "cross"), depth, 0)
-    return DepthTask(_with_validity(source), target, sparse[None, None], hidden.float()[None, None], scene, name)
+    return DepthTask(
+        _with_validity(source),
+        target,
+        sparse[None, None],
+        hidden.float()[None, None],
+        scene,
+        name,
+        uneroded=depth[None, None],
+    )
 
 
 def _with_validity(view: Views) -> Views:

@@ -199,7 +199,9 @@ class HypersimCamera:
         return Views(image[None], camera, depth, (depth > 0).float(), names=[f"{frame:04d}"])
 
 
-def scene_cameras(scene: Path, parameters: CameraParameters, legacy_focal: bool = False) -> list[HypersimCamera]:
+def scene_cameras(
+    scene: Path, parameters: CameraParameters, legacy_focal: bool = False
+) -> list[HypersimCamera]:
     """The cameras of a scene's folder. Raises UserError as `read_table`."""
     rows = read_table(scene / "_detail" / "metadata_cameras.csv", ("camera_name",))
     return [HypersimCamera(scene, row["camera_name"], parameters, legacy_focal) for row in rows]

@@ -71,7 +71,11 @@ def unpack_scan(path: Path, folder: Path) -> Unpacked:
 
 def frame_files(folder: Path, frame: str) -> tuple[Path, Path, Path]:
     """Where a frame's photo, depth and pose lie in a processed scan."""
-    return folder / "color" / f"{frame}.jpg", folder / "depth" / f"{frame}.png", folder / "pose" / f"{frame}.txt"
+    return (
+        folder / "color" / f"{frame}.jpg",
+        folder / "depth" / f"{frame}.png",
+        folder / "pose" / f"{frame}.txt",
+    )
 
 
 def _write_frame(file: SensFile, frame: SensFrame, color: Path, depth: Path, pose: Path) -> None:
@@ -105,8 +109,8 @@ def scan_folders(root: Path, scenes: int) -> list[Path]:
     found = [path for path, match in numbered if match and int(match[1]) < scenes and path.is_dir()]
     if not found:
         raise UserError(
-            f"{root} holds no processed scan of scenes 0 to {scenes - 1} (scene0000_00/pose/N.txt): make them "
-            "with python scripts/benchmark.py scannet-process"
+            f"{root} holds no processed scan of scenes 0 to {scenes - 1} (scene0000_00/pose/N.txt): "
+            "make them with python scripts/benchmark.py scannet-process"
         )
     return sorted(found, key=lambda path: natural_key(path.name))
 
@@ -138,7 +142,9 @@ class ScannetScan:
         for start in range(0, len(frames) - GAP, STEP):
             pair = frames[start], frames[start + GAP]
             name = f"{pair[0]}-{pair[1]}"
-            lacking = next((path for f in pair for path in frame_files(self.folder, f) if not path.is_file()), None)
+            lacking = next(
+                (path for f in pair for path in frame_files(self.folder, f) if not path.is_file()), None
+            )
             if lacking is not None:
                 yield SkippedPair(self.folder.name, name, f"{lacking} is missing")
                 continue
@@ -168,7 +174,10 @@ def scannet_view(
     """A frame as Views [1]. photo: [H, W, 3]. depth: [H, W] metres, 0 = unknown. intrinsic, c2w: [4, 4]."""
     height, width = depth.shape
     camera = Cameras(
-        torch.from_numpy(intrinsic[None, :3, :3]).double(), torch.from_numpy(c2w[None]).double(), height, width
+        torch.from_numpy(intrinsic[None, :3, :3]).double(),
+        torch.from_numpy(c2w[None]).double(),
+        height,
+        width,
     )
     known = torch.from_numpy(np.ascontiguousarray(depth))[None, None]
     return Views(to_tensor(photo)[None], camera, known, (known > 0).float(), names=[name])

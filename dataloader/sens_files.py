@@ -142,8 +142,8 @@ class SensFile:
     def _damaged(self, frame: SensFrame, why: str) -> UserError:
         end = self._stream.tell()
         return UserError(
-            f"{self.path} is damaged in frame {frame.index} of {self.header.frames}, before byte {end}: {why}; "
-            "fetch it again"
+            f"{self.path} is damaged in frame {frame.index} of {self.header.frames}, before byte {end}: {why}"
+            "; fetch it again"
         )
 
 

@@ -72,12 +72,10 @@ def validation_scores(
     ValueError when no pixel counts.
     """
     if depth.shape[-2:] != target.shape[-2:]:
-        depth = torch.nn.functional.interpolate(
-            depth, target.shape[-2:], mode="bilinear", align_corners=True
-        )
+        depth = torch.nn.functional.interpolate(depth, target.shape[-2:], mode="bilinear", align_corners=True)
     depth = depth.nan_to_num(nan=nearest, posinf=farthest, neginf=nearest).clamp(nearest, farthest)
     counts = (target > nearest) & (target < farthest)
-    counts &= crop_mask(*target.shape[-2:], crop).to(target.device)
+    counts &= crop_mask(target.shape[-2], target.shape[-1], crop).to(target.device)
     if not counts.any():
         raise ValueError("no pixel to score depth on")
     predicted, true = depth[counts].double(), target[counts].double()
