@@ -121,7 +121,9 @@ class SceneLifting(Method):
 
     def samples(self, scene: Any, data: DataConfig) -> DepthSamples:
         if not isinstance(scene, DepthData):
-            raise UserError("scene_lifting is trained on depth maps: set data.root=builtin:rooms or to photos")
+            raise UserError(
+                "scene_lifting is trained on depth maps: set data.root=builtin:rooms or to photos"
+            )
         return DepthSamples(scene.train, self.config.samples)
 
     def validate(self, scene: Any, data: DataConfig) -> dict[str, float]:
@@ -139,8 +141,12 @@ class SceneLifting(Method):
         predicted = predict_at_size(self.completer, network_inputs(sample.image, sample.masked_depth))
         maps = [sample.masked_depth, sample.depth, predicted]
         nearest = sample.depth.clamp(min=1e-3).amin((1, 2, 3), keepdim=True)
-        grey = [torch.where(m > 0, nearest / m.clamp(min=1e-3), 0).clamp(0, 1).expand(-1, 3, -1, -1) for m in maps]
-        return [[sample.image[i].cpu(), *(m[i].cpu() for m in grey)] for i in range(min(8, len(sample.image)))]
+        grey = [
+            torch.where(m > 0, nearest / m.clamp(min=1e-3), 0).clamp(0, 1).expand(-1, 3, -1, -1) for m in maps
+        ]
+        return [
+            [sample.image[i].cpu(), *(m[i].cpu() for m in grey)] for i in range(min(8, len(sample.image)))
+        ]
 
     def random_sample(self, batch: int, sources: int, targets: int) -> DepthSample:
         """Random photos and depth of the network's size; the numbers of views mean nothing here."""

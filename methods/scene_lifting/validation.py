@@ -22,9 +22,9 @@ _WHOLE = ("abs_rel", "rmse", "a1")
 def validate(predict: Predict, data: DepthData, settings: SampleSettings, limit: int) -> dict[str, float]:
     """Mean scores over at most `limit` held-out items (0: all), evenly spread.
 
-    hidden_*: on the pixels that are hidden, completed from the others. plain_*: on the same pixels without any
-    sparse depth, scaled and shifted to it. nyu_*: on photos with measured depth, without sparse depth, scaled and
-    shifted, on the crop of Eigen et al. Empty where there is nothing held out.
+    hidden_*: on the pixels that are hidden, completed from the others. plain_*: on the same pixels without
+    any sparse depth, scaled and shifted to it. nyu_*: on photos with measured depth, without sparse depth,
+    scaled and shifted, on the crop of Eigen et al. Empty where there is nothing held out.
     """
     rows: list[dict[str, float]] = []
     if data.held_out is not None:
