@@ -150,8 +150,8 @@ def open_depth_data(experiment: Experiment) -> DepthData:
     if not data.root or missing:
         lacking = "data.root" if not data.root else f"model.paths.{missing}"
         raise UserError(
-            f"{lacking} is empty: depth completion is trained on builtin:rooms, or on photos with a teacher's "
-            "depth and hole masks (scripts/depth.py makes both)"
+            f"{lacking} is empty: depth completion is trained on builtin:rooms, or on photos with a "
+            "teacher's depth and hole masks (scripts/depth.py makes both)"
         )
     photos = open_teacher_photos(Path(data.root), Path(paths.teacher), data.max_bad_fraction)
     items = TeacherItems(photos, open_hole_masks(Path(paths.masks)))
