@@ -76,14 +76,17 @@ def write_record(folder: Path, experiment: Experiment, keep_config: bool) -> Non
 def make_validation(
     scene: Scene | PairData | SceneSets, experiment: Experiment, device: torch.device
 ) -> Validate:
-    """The image metrics on the views held out by `data.target`: of pairs, on the split 'val'; of many scenes,
-    on `data.validation_scenes` of the tasks.
+    """The method's own validation, or the image metrics on the views held out by `data.target`: of pairs, on
+    the split 'val'; of many scenes, on `data.validation_scenes` of the tasks.
     """
     known = isinstance(scene, Scene | SceneSets)
     data = experiment.data if known else replace(experiment.data, target="val")
     evaluator = Evaluator(scene, data, ImageMetrics(), device, experiment.training.batch_size)
 
     def validate(method: Method, step: int) -> dict[str, float]:
+        own = method.validate(scene, experiment.data)
+        if own is not None:
+            return own
         if isinstance(scene, SceneSets):
             evaluator.tasks = find_tasks(scene, data.target).spread(data.validation_scenes)
         report = evaluator.evaluate(f"step {step}", method)

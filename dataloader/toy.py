@@ -157,6 +157,12 @@ def render(boxes: Boxes, cameras: Cameras, supersample: int = 2) -> Views:
     )
 
 
+def render_depth(boxes: Boxes, camera: Cameras) -> Tensor:
+    """The exact z-depth [H, W] float32 that one camera inside a static room sees."""
+    hits = _cast(boxes, *_camera_rays(camera.to(torch.float64)), 0.0)
+    return hits.distance.reshape(camera.height, camera.width).float()
+
+
 def _camera_rays(camera: Cameras) -> tuple[Tensor, Tensor]:
     """Centre [3] and directions [H * W, 3] of camera-space depth 1, so that ray distance is z-depth."""
     return camera.center, camera.rays(unit=False)[1].reshape(-1, 3)

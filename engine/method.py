@@ -34,10 +34,15 @@ Script = Literal["train", "test", "video"]
 
 @dataclass
 class Optimization:
-    """One optimiser and its schedule. schedule: step -> factor on every group's base learning rate."""
+    """One optimiser and its schedule.
+
+    schedule: step -> factor on every group's base learning rate. momentum: step -> beta1 of every group; None
+    leaves the optimiser's own.
+    """
 
     optimizer: torch.optim.Optimizer
     schedule: Callable[[int], float]
+    momentum: Callable[[int], float] | None = None
 
 
 class Sample(Protocol):
@@ -209,6 +214,10 @@ class Method(nn.Module, ABC):
         rendering = self.render(state, batch.target.cameras)
         seconds = clock(device) - started
         return Evaluation(metrics.score(rendering, batch.target), seconds, rendering)
+
+    def validate(self, scene: Any, data: DataConfig) -> dict[str, float] | None:
+        """Scores on held-out training samples (default None: the image metrics on held-out views)."""
+        return None
 
     def evaluate_pairs(self, batch: Batch, metrics: ImageMetrics) -> Evaluation:
         """Make and score the targets of `batch.pairs`, each from its own source (default: one by one)."""

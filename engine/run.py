@@ -92,7 +92,7 @@ class Run:
         self.state.frozen = checkpoint.frozen_hashes(self.method)
         self.model = sharding.wrap(self.method, self.accelerator)
         optimization = self.method.optimization(self.config)
-        self.schedule = optimization.schedule
+        self.schedule, self.momentum = optimization.schedule, optimization.momentum
         self.base_rates = [group["lr"] for group in optimization.optimizer.param_groups]
         self.ema = Ema(self.method, self.config.ema_decay) if self.config.ema_decay else None
         self.optimizer = self.accelerator.prepare_optimizer(optimization.optimizer)
@@ -188,6 +188,8 @@ class Run:
         factor = self.schedule(self.state.step)
         for group, base in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = base * factor
+            if self.momentum is not None:
+                group["betas"] = (self.momentum(self.state.step), *group["betas"][1:])
         return self.optimizer.param_groups[0]["lr"]
 
     def _backward(self, batches: Iterator[Fetched], index: int) -> Micro:

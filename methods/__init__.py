@@ -28,6 +28,7 @@ METHODS = {
     "hash_manifold": "methods.hash_manifold.method:HashManifold",
     "warp_diffusion": "methods.warp_diffusion.method:WarpDiffusion",
     "lvsm": "methods.lvsm.method:Lvsm",
+    "scene_lifting": "methods.scene_lifting.method:SceneLifting",
 }
 
 # Readers of the originals' own config.yaml: a parsed one -> ours, or None if it is not theirs.

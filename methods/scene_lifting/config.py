@@ -9,14 +9,20 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from common.errors import UserError
+from dataloader.completion_samples import SampleSettings
+
+Aspect = Literal["stretch", "minimal", "lower_bound", "upper_bound"]
 
 
 @dataclass
 class NetworkConfig:
     """The depth-completion network: ZoeDepth with a 5-channel patch embedding (specs/scene_lifting 2)."""
 
-    height: int = 384  # pixels of its input; images of any shape are stretched to it
+    height: int = 384  # pixels of its input
     width: int = 512
+    # how images of another shape come to it. stretch: both sides on their own, as published weights know it;
+    # others keep the aspect, scaled by the side's factor closer to 1, or to at least, or at most, that size
+    aspect: Aspect = "stretch"
     hidden: int = 1024  # of tokens
     layers: int = 24
     heads: int = 16
@@ -128,14 +134,31 @@ class LossConfig:
     silog: float = 1.0
     sparse: float = 1.0
     gradient: float = 0.0
+    invariant: float = 0.0  # to scale and shift
+
+
+@dataclass
+class PathsConfig:
+    """Where training data lie besides `data.root`, NYU's `sync` photos (specs/scene_lifting 4.1)."""
+
+    teacher: str = ""  # depth of the photos, made by scripts/depth.py predict-teacher
+    masks: str = ""  # occlusion masks, made by scripts/depth.py project-masks
+    test: str = ""  # NYU's test photos with measured depth, made by scripts/depth.py nyu-splits; empty = none
+    test_list: str = ""  # lines 'PHOTO DEPTH FOCAL' that choose among them; empty = all
 
 
 @dataclass
 class SceneLiftingConfig:
     """The `model:` section."""
 
+    completion: Literal["network", "none"] = "network"  # none: only depth that comes with photos is used
+    start: str = "Intel/zoedepth-nyu"  # first weights in training: hub id, folder, .pt file; empty = random
+    equal_rates: bool = False  # training: the encoder learns as fast as the rest (where it starts at random)
+    autocast: Literal["no", "bf16", "fp16"] = "no"  # precision of the network in use
     network: NetworkConfig = field(default_factory=NetworkConfig)
     inpainter: InpainterConfig = field(default_factory=InpainterConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     gaussians: GaussianConfig = field(default_factory=GaussianConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    samples: SampleSettings = field(default_factory=SampleSettings)
+    paths: PathsConfig = field(default_factory=PathsConfig)
