@@ -50,15 +50,25 @@ class InpainterConfig:
 
     name: str = "stabilityai/stable-diffusion-2-inpainting"  # hub id, diffusers folder, or 'none'
     decoder: str = "cross-attention/asymmetric-autoencoder-kl-x-2"  # empty: the pipeline's own
-    steps: int = 50
-    guidance: float = 7.5
+    steps: int = 50  # denoising steps; distilled models need 1 to 8
+    guidance: float = 7.5  # towards the prompt, away from the negative one; distilled models: 0
     offload: bool = False  # keep the weights on the CPU and move each part to the GPU as it is needed
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise UserError(f"model.inpainter.steps is {self.steps}: it must be at least 1")
+        if not self.guidance >= 0:
+            raise UserError(f"model.inpainter.guidance is {self.guidance}: it must be at least 0")
+        if not self.name:
+            raise UserError("model.inpainter.name is empty: give a hub id, a folder, or 'none'")
 
 
 @dataclass
 class GenerationConfig:
     """How a photo becomes a scene (specs/scene_lifting 3)."""
 
+    max_size: int = 768  # long side of the photo in pixels, larger ones are reduced; 0: as they are
+    field_of_view: float = 0.0  # of the photo, degrees from left to right; 0: as EXIF says, else 53.13
     mode: Literal["single", "stage", "360"] = "stage"
     path: str = (
         ""  # a camera_path.json in place of the mode's cameras; the photo's camera is the world's origin
@@ -71,14 +81,31 @@ class GenerationConfig:
     seed: int = 0
     first_scale: float = 1.0  # depth unit of the network's sparse channel, for the photo and for later views
     next_scale: float = 0.5
+    rendering: Literal["pixels", "relative"] = (
+        "pixels"  # sizes of rendered points in pixels | relative to the image, as the original's
+    )
     snap_threshold: int = (
         12  # of 255 grey levels of depth: steeper pixels take the depth of a side of the edge
     )
     snap_erosion: int = 3  # pixels around such edges that are snapped too
     seams: Literal["honour", "network"] = (
-        "honour"  # known depth is kept and blended into | the network's everywhere
+        "honour"  # known depth and colours are kept and blended into | the networks' everywhere
     )
     half_pixel: bool = False  # the original's principal point, half a pixel off the image's middle
+
+    def __post_init__(self) -> None:
+        _check("max_size", self.max_size, self.max_size == 0 or self.max_size >= 32, "0, or at least 32")
+        _check("field_of_view", self.field_of_view, 0 <= self.field_of_view < 180, "in [0, 180)")
+        for name in ("radius", "first_scale", "next_scale"):
+            _check(name, getattr(self, name), getattr(self, name) > 0, "above 0")
+        _check("seed", self.seed, self.seed >= 0, "at least 0")
+        _check("snap_threshold", self.snap_threshold, 1 <= self.snap_threshold <= 256, "in [1, 256]")
+        _check("snap_erosion", self.snap_erosion, self.snap_erosion >= 0, "at least 0")
+
+
+def _check(name: str, value: object, good: bool, what: str) -> None:
+    if not good:
+        raise UserError(f"model.generation.{name} is {value}: it must be {what}")
 
 
 @dataclass
