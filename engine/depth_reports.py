@@ -171,12 +171,13 @@ def concat_results(folder: Path, seed: int = 0) -> dict[str, dict[str, Any]]:
 
 
 def format_summary(found: dict[str, dict[str, Any]]) -> str:
-    """Summaries by model as an aligned table."""
-    lines = [["model", "pairs", "mean", "median", "95 % interval of the mean"]]
+    """Summaries by model as an aligned table; answered: share of hidden pixels given a depth, where known."""
+    lines = [["model", "pairs", "mean", "median", "95 % interval of the mean", "answered"]]
     for name, values in found.items():
         low, high = values["ci95"]
         numbers = [f"{values[kind]:.4f}" for kind in ("mean", "median")]
-        lines.append([name, str(values["n"]), *numbers, f"{low:.4f} to {high:.4f}"])
+        answered = f"{values['answered']:.1%}" if "answered" in values else ""
+        lines.append([name, str(values["n"]), *numbers, f"{low:.4f} to {high:.4f}", answered])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

@@ -1,4 +1,4 @@
-"""What `benchmark.py profile` measures of a method: a step, or tables over batch sizes and numbers of sources."""
+"""What profiling measures of a method: its steps, or tables over batch sizes and numbers of sources."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dataloader.hypersim_pairs import HypersimScene
     from engine.config import Experiment
     from engine.depth_benchmark import Unknown
-    from engine.depth_predictors import Predictors
+    from engine.depth_predictors import AlignmentKind, Predictors
     from engine.depth_runs import TaskSource
     from engine.method import Method
     from engine.profile_reports import Profile
@@ -65,9 +65,9 @@ def profile_one(name: str, overrides: list[str], args: argparse.Namespace) -> Pr
     from engine.device import best_device
     from engine.method import Method
     from engine.profile_reports import Profile
+    from engine.profile_runs import measure_once, tabulate
     from engine.profiling import matmul_peak
     from engine.sampling import key
-    from engine.profile_runs import measure_once, tabulate
     from engine.workloads import DTYPES, Bench, parameter_counts
 
     experiment, kind = open_named(name, overrides)
@@ -141,7 +141,8 @@ def rooms(args: argparse.Namespace, overrides: list[str]) -> None:
     from dataloader.room_tasks import FIRST_UNSEEN, RoomTasks
 
     first = FIRST_UNSEEN if args.first_seed is None else args.first_seed
-    made = [RoomTasks(first + i, *args.size, protocol_of(args), args.pairs) for i in range(args.rooms)]
+    height, width = args.size
+    made = [RoomTasks(first + i, height, width, protocol_of(args), args.pairs) for i in range(args.rooms)]
     score(chosen(made, args), build_predictors(args, overrides), args, "zero_depth")
 
 
@@ -207,8 +208,8 @@ def build_predictors(args: argparse.Namespace, overrides: list[str]) -> Predicto
     plain = None
     if any(name.startswith("zoedepth") for name in args.models):
         plain = monocular(load_depth_model(args.depth_model, best_device()))
-    kind_of_fit = "descent" if args.legacy else args.alignment
-    return Predictors(method, plain, Alignment(kind_of_fit, args.initial_offset, args.seed))
+    fit: AlignmentKind = "descent" if args.legacy else args.alignment
+    return Predictors(method, plain, Alignment(fit, args.initial_offset, args.seed))
 
 
 def score(
@@ -232,7 +233,7 @@ def score(
     write_provenance(folder, vars(args), args.seed)
     files = write_depth_reports(results, folder, args.seed, skip_nan)
     means = summary(results, args.seed, skip_nan)["models"]
-    print(format_summary({name: values["mae"] for name, values in means.items()}))
+    print(format_summary({name: {**values, **values["mae"]} for name, values in means.items()}))
     if results.skipped:
         print(f"{len(results.skipped)} pairs left out (see {files[0]})")
 
