@@ -16,11 +16,14 @@ from engine.method import Method, Optimization
 from engine.weights import assign
 from geometry.cameras import Cameras
 from geometry.points import splat
-from geometry.views import Rendering
+from geometry.views import Rendering, Views
+from methods.scene_lifting.arguments import add_arguments, apply_arguments
 from methods.scene_lifting.completion import complete_depth, predict_at_size
 from methods.scene_lifting.config import NetworkConfig, SceneLiftingConfig
 from methods.scene_lifting.data import DepthData, DepthSample, DepthSamples, is_training, open_depth_data
+from methods.scene_lifting.inputs import open_photo
 from methods.scene_lifting.losses import losses
+from methods.scene_lifting.making import lift_views, make_scene
 from methods.scene_lifting.network import DepthCompletion, build_zoedepth, network_inputs
 from methods.scene_lifting.optimisation import build_optimization
 from methods.scene_lifting.originals import (
@@ -68,6 +71,9 @@ class SceneLifting(Method):
     @classmethod
     def without_weights(cls, config: Any, scene: Any, missing: str) -> SceneLifting:
         return cls(config, None, missing)
+
+    add_arguments = staticmethod(add_arguments)
+    apply_arguments = staticmethod(apply_arguments)
 
     @property
     def completer(self) -> DepthCompletion:
@@ -117,6 +123,8 @@ class SceneLifting(Method):
         """Depth maps to train on; a photo or a scene to be lifted."""
         if is_training(args):
             return open_depth_data(experiment)
+        if getattr(args, "inputimg", None) is not None:
+            return open_photo(args.inputimg, args.depth, args.focal, experiment.model.generation)
         return super().open(args, experiment)
 
     def samples(self, scene: Any, data: DataConfig) -> DepthSamples:
@@ -171,6 +179,18 @@ class SceneLifting(Method):
         return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
     # Scenes
+
+    @torch.no_grad()
+    def encode(self, source: Views, reuse: LiftedScene | None = None) -> LiftedScene:
+        """The photos [N] lifted to one scene; around a single one, with a prompt, further views are painted.
+
+        reuse: a scene that the photos join.
+        """
+        settings = self.config.generation
+        complete = None if self.config.completion == "none" else self.complete
+        if reuse is None and len(source) == 1 and (settings.prompt or settings.prompts):
+            return make_scene(source, complete, self.config, source.images.device)
+        return lift_views(source, complete, settings, reuse)
 
     def render(self, state: LiftedScene, cameras: Cameras) -> Rendering:
         """The scene's Gaussians, or its points where it has none, seen from cameras [N]."""
