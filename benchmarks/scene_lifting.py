@@ -108,8 +108,9 @@ class PeakMemory:
 def compare(
     name: str, items: int, ours: Callable[[], Tensor], twin: Callable[[], Tensor], rounds: int
 ) -> Line:
-    """Time both ways by turns."""
+    """Time both ways by turns, after a first call of ours."""
     measure, runs = PeakMemory(), []
+    ours()  # warms up
     for _ in range(rounds):
         runs.append((measure(ours), measure(twin)))
     seconds, twin_seconds = (min(run[side][0] for run in runs) for side in (0, 1))
