@@ -15,8 +15,9 @@ from geometry.views import Views
 METRES = 0.0254  # per asset unit
 FOV = 1.2  # radians
 SCENE, CAMERA = "ai_001_001", "cam_00"
-HEADER = (
-    "scene_name,settings_output_img_width,settings_output_img_height,settings_camera_fov,use_camera_physical"
+COLUMNS = (
+    *("scene_name", "settings_output_img_width", "settings_output_img_height"),
+    *("settings_camera_fov", "use_camera_physical"),
 )
 
 
@@ -36,7 +37,7 @@ def save(path: Path, array: np.ndarray) -> None:
 
 def write_table(path: Path, height: int = 24, width: int = 32) -> Path:
     """The camera table: the scene, and one that no pinhole made."""
-    rows = [HEADER, f"{SCENE},{width},{height},{FOV},False", f"ai_001_002,{width},{height},,True"]
+    rows = [",".join(COLUMNS), f"{SCENE},{width},{height},{FOV},False", f"ai_001_002,{width},{height},,True"]
     path.write_text("\n".join(rows) + "\n")
     return path
 
@@ -49,9 +50,8 @@ def write_scene(root: Path, views: Views | None = None) -> Views:
     detail, images = scene / "_detail", scene / "images"
     (detail / CAMERA).mkdir(parents=True)
     (detail / "metadata_cameras.csv").write_text(f"camera_name\n{CAMERA}\n")
-    (detail / "metadata_scene.csv").write_text(
-        f"parameter_name,parameter_value\nmeters_per_asset_unit,{METRES}\n"
-    )
+    rows = ["parameter_name,parameter_value", f"meters_per_asset_unit,{METRES}"]
+    (detail / "metadata_scene.csv").write_text("\n".join(rows) + "\n")
     flip = np.diag([1.0, -1.0, -1.0])
     c2w = views.cameras.c2w.numpy()
     save(detail / CAMERA / "camera_keyframe_frame_indices.hdf5", np.arange(len(views)))

@@ -99,7 +99,7 @@ def test_damaged_bytes_are_named(sens: Sens, tmp_path: Path) -> None:
         frame = next(file.frames())
         with pytest.raises(UserError, match=rf"frame 0 of 3, before byte {end}: its depth does not unpack"):
             file.depth(frame)
-        with pytest.raises(UserError, match="frame 0 of 3.*its photo is unreadable"):
+        with pytest.raises(UserError, match=r"frame 0 of 3.*its photo is unreadable"):
             file.photo(frame)
 
 

@@ -86,7 +86,7 @@ def test_damaged_results_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no \*_results.csv"):
         concat_results(tmp_path)
     (tmp_path / "a_results.csv").write_text(",zero\n0,many\n")
-    with pytest.raises(UserError, match="a_results.csv holds 'many'"):
+    with pytest.raises(UserError, match=r"a_results\.csv holds 'many'"):
         concat_results(tmp_path)
 
 
@@ -121,7 +121,7 @@ def test_a_run_without_any_score_is_an_error(tmp_path: Path) -> None:
         def tasks(self):
             yield SkippedPair("empty", "0-10", "a file is missing")
 
-    with pytest.raises(UserError, match="no pair of 1 scenes could be scored, e.g. a file is missing"):
+    with pytest.raises(UserError, match=r"no pair of 1 scenes could be scored, e\.g\. a file is missing"):
         run(tmp_path, Empty())
 
 

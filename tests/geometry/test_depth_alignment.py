@@ -90,5 +90,4 @@ def test_the_descent_depends_on_where_it_starts() -> None:
 
 def test_the_descent_has_nothing_to_go_by_without_known_pixels() -> None:
     depth = depth_map()
-    fit = fit_descent(depth, depth, depth < 0, pinhole(16.0, 12, 16), 0.5)
-    assert torch.tensor([fit.scale, fit.offset]).isnan().all()
+    assert fit_descent(depth, depth, depth < 0, pinhole(16.0, 12, 16), 0.5) == DepthFit(1.0, 0.5)
