@@ -112,7 +112,7 @@ def _names(root: Path, prefix: str, suffix: str, selection: Selection) -> list[s
         for name in list_files(root / folder, prefix, suffix)
     ]
     if not names and selection.shard.count == 1:  # of many shards, some may have nothing to do
-        raise UserError(f"{root} holds no file CLASS/{prefix}*{suffix}: check --root and --categories")
+        raise UserError(f"{root} holds no file CLASS/{prefix}*{suffix}: check the folder and --categories")
     return names
 
 
