@@ -77,5 +77,5 @@ def _choose_pair(seed: int) -> tuple[int, int]:
 
 def _points(boxes: Boxes, camera: Cameras) -> Tensor:
     """What a camera sees of a room, as points [P, 3] in the world, `_FINER`^2 per pixel."""
-    fine = camera.resize(camera.height * _FINER, camera.width * _FINER)
-    return fine.to(torch.float32).unproject(render_depth(boxes, fine)).reshape(-1, 3)
+    fine = camera.resize(camera.height * _FINER, camera.width * _FINER).to(torch.float32)
+    return fine.unproject(render_depth(boxes, fine)).reshape(-1, 3)

@@ -81,7 +81,7 @@ def test_failures_are_told_and_limited(run: Run, tmp_path: Path) -> None:
     words = ("project-masks", "--depth_root", tmp_path / "depth", "--out_path", tmp_path / "masks")
     code, out, err = run(*words)
     assert (code, "2 masks made, 0 there already, 1 failed" in out) == (0, True)
-    assert "alley/0.npy is no depth map" in err
+    assert "alley/0.npy holds float64 (3,), not floats [height, width]" in err
     code, _, err = run(*words, "--max_failures", "0")
     assert code == 2
     assert "error: 1 files failed, more than --max_failures 0" in err

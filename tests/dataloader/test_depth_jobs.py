@@ -157,5 +157,5 @@ def test_broken_depth_maps_are_counted(depths: Path) -> None:
     done = project_masks(depths / "depth", depths / "masks", 0, ALL)
     assert (done.made, len(done.failed)) == (1, 2)
     assert "alley/00000001.npy cannot be read" in done.failed[0]
-    assert "attic/00000001.npy is no depth map of finite numbers" in done.failed[1]
+    assert "attic/00000001.npy is no relative depth" in done.failed[1]
     assert [p.name for p in sorted((depths / "masks").rglob("*.*"))] == ["00000002.npy", "00000002.png"]
