@@ -29,7 +29,7 @@ class RoomDepths:
     The second camera stands 10 to 30 degrees further along the room's arc. Its true depth is splatted into
     the photo's camera (`geometry.points.splat`, points of one pixel's radius); the hole mask is 1 where no
     point falls: behind the edges of what stands in front, and beyond the border of its image. Items are pure
-    functions of seed and size. At 64x96 one takes 30 ms to make; it is then kept, at 6 bytes per pixel.
+    functions of seed and size. At 64x96 one takes 40 ms to make; it is then kept, at 6 bytes per pixel.
 
     height, width: of the photos, in pixels.
     """
