@@ -158,7 +158,7 @@ def open_experiment(
     with a method that does what needs none (`Method.without_weights`). Raises UserError when a trained method
     comes without -r.
     """
-    if kind.trains:
+    if kind.needs_weights(experiment.model):
         require_resume(args, experiment)
     scene = kind.open(args, experiment)
     return scene, open_method(args, experiment, kind, scene, partly)
@@ -180,7 +180,7 @@ def open_method(
     """An experiment's method, for a scene or none, with the weights that `args` names, as above."""
     from engine.checkpoint import MissingCheckpointError, find_trained, load_for_inference
 
-    if not kind.trains:
+    if not kind.needs_weights(experiment.model):
         return create_method(experiment, scene)
     require_resume(args, experiment)
     try:

@@ -109,6 +109,18 @@ def _check(name: str, value: object, good: bool, what: str) -> None:
 
 
 @dataclass
+class PointsConfig:
+    """How points are rendered where a scene has no Gaussians."""
+
+    radius: float = 1.0  # pixels
+    close_gaps: bool = False  # pixels between neighbouring points take the nearest colour and count as covered
+
+    def __post_init__(self) -> None:
+        if not self.radius > 0:
+            raise UserError(f"model.points.radius is {self.radius}: it must be above 0")
+
+
+@dataclass
 class GaussianConfig:
     """3D Gaussians from the points, optimised on the views (specs/scene_lifting 3.5)."""
 
@@ -158,6 +170,7 @@ class SceneLiftingConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     inpainter: InpainterConfig = field(default_factory=InpainterConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    points: PointsConfig = field(default_factory=PointsConfig)
     gaussians: GaussianConfig = field(default_factory=GaussianConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     samples: SampleSettings = field(default_factory=SampleSettings)

@@ -69,6 +69,10 @@ class SceneLifting(Method):
     def without_weights(cls, config: Any, scene: Any, missing: str) -> SceneLifting:
         return cls(config, None, missing)
 
+    @classmethod
+    def needs_weights(cls, config: SceneLiftingConfig) -> bool:
+        return config.completion == "network"
+
     @property
     def completer(self) -> DepthCompletion:
         """The network. Raises UserError where there is none."""
