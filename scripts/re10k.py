@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,10 +42,7 @@ def parse() -> argparse.Namespace:
 def shard_of(args: argparse.Namespace) -> Shard:
     from dataloader.re10k.pack import Shard
 
-    match = re.fullmatch(r"(\d+)/(\d+)", args.shard)
-    if match is None:
-        raise UserError(f"--shard is {args.shard!r}: write it as 0/16 to 15/16")
-    return Shard(int(match[1]), int(match[2]))
+    return Shard.parse(args.shard)
 
 
 def check_quality(args: argparse.Namespace) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from PIL import Image
 from common.cli import progress
 from common.errors import UserError
 from dataloader.images import image_grid
+from dataloader.keyed import keyed_generator
 from dataloader.re10k.index import Entries, Entry
 from dataloader.re10k.index_rules import IndexRule, coarse, interior_entry, nearest_entry, pair_entry
 from dataloader.scene_sets import SceneSet
@@ -52,17 +52,12 @@ def build_index(scenes: SceneSet, choose: Choose, seed: int) -> tuple[Entries, l
             unreadable.append(str(error))
             entries[key] = None
             continue
-        entries[key] = choose(cameras, _generator(seed, key))
+        entries[key] = choose(cameras, keyed_generator(seed, key))
     if all(entry is None for entry in entries.values()):
         raise UserError(
             f"no scene of {scenes.name} has views that qualify: lower --min_ctx_overlap or --min_ctx_distance"
         )
     return entries, unreadable
-
-
-def _generator(seed: int, key: str) -> torch.Generator:
-    digest = hashlib.blake2b(f"{seed} {key}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
 def write_previews(entries: Entries, scenes: SceneSet, folder: Path) -> int:

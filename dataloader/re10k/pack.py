@@ -7,6 +7,7 @@ chunk. A chunk with such a list is whole, and `index.json` is made of the lists.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,14 @@ class Shard:
     def __post_init__(self) -> None:
         if not 0 <= self.number < self.count:
             raise UserError(f"--shard {self.number}/{self.count}: the number goes from 0 to {self.count - 1}")
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """The shard that '--shard I/N' asks for. Raises UserError when there is none."""
+        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        if match is None:
+            raise UserError(f"--shard is {text!r}: write it as 0/16 to 15/16")
+        return cls(int(match[1]), int(match[2]))
 
     def of(self, items: Iterable[Any]) -> list[Any]:
         """Every `count`-th item."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from common.errors import UserError
+from dataloader.completion_samples import SampleSettings
 
 Aspect = Literal["stretch", "minimal", "lower_bound", "upper_bound"]
 
@@ -49,15 +50,25 @@ class InpainterConfig:
 
     name: str = "stabilityai/stable-diffusion-2-inpainting"  # hub id, diffusers folder, or 'none'
     decoder: str = "cross-attention/asymmetric-autoencoder-kl-x-2"  # empty: the pipeline's own
-    steps: int = 50
-    guidance: float = 7.5
+    steps: int = 50  # denoising steps; distilled models need 1 to 8
+    guidance: float = 7.5  # towards the prompt, away from the negative one; distilled models: 0
     offload: bool = False  # keep the weights on the CPU and move each part to the GPU as it is needed
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise UserError(f"model.inpainter.steps is {self.steps}: it must be at least 1")
+        if not self.guidance >= 0:
+            raise UserError(f"model.inpainter.guidance is {self.guidance}: it must be at least 0")
+        if not self.name:
+            raise UserError("model.inpainter.name is empty: give a hub id, a folder, or 'none'")
 
 
 @dataclass
 class GenerationConfig:
     """How a photo becomes a scene (specs/scene_lifting 3)."""
 
+    max_size: int = 768  # long side of the photo in pixels, larger ones are reduced; 0: as they are
+    field_of_view: float = 0.0  # of the photo, degrees from left to right; 0: as EXIF says, else 53.13
     mode: Literal["single", "stage", "360"] = "stage"
     path: str = (
         ""  # a camera_path.json in place of the mode's cameras; the photo's camera is the world's origin
@@ -70,14 +81,43 @@ class GenerationConfig:
     seed: int = 0
     first_scale: float = 1.0  # depth unit of the network's sparse channel, for the photo and for later views
     next_scale: float = 0.5
+    rendering: Literal["pixels", "relative"] = (
+        "pixels"  # sizes of rendered points in pixels | relative to the image, as the original's
+    )
     snap_threshold: int = (
         12  # of 255 grey levels of depth: steeper pixels take the depth of a side of the edge
     )
     snap_erosion: int = 3  # pixels around such edges that are snapped too
     seams: Literal["honour", "network"] = (
-        "honour"  # known depth is kept and blended into | the network's everywhere
+        "honour"  # known depth and colours are kept and blended into | the networks' everywhere
     )
     half_pixel: bool = False  # the original's principal point, half a pixel off the image's middle
+
+    def __post_init__(self) -> None:
+        _check("max_size", self.max_size, self.max_size == 0 or self.max_size >= 32, "0, or at least 32")
+        _check("field_of_view", self.field_of_view, 0 <= self.field_of_view < 180, "in [0, 180)")
+        for name in ("radius", "first_scale", "next_scale"):
+            _check(name, getattr(self, name), getattr(self, name) > 0, "above 0")
+        _check("seed", self.seed, self.seed >= 0, "at least 0")
+        _check("snap_threshold", self.snap_threshold, 1 <= self.snap_threshold <= 256, "in [1, 256]")
+        _check("snap_erosion", self.snap_erosion, self.snap_erosion >= 0, "at least 0")
+
+
+def _check(name: str, value: object, good: bool, what: str) -> None:
+    if not good:
+        raise UserError(f"model.generation.{name} is {value}: it must be {what}")
+
+
+@dataclass
+class PointsConfig:
+    """How points are rendered where a scene has no Gaussians."""
+
+    radius: float = 1.0  # pixels
+    close_gaps: bool = False  # pixels between neighbouring points take the nearest colour and count as covered
+
+    def __post_init__(self) -> None:
+        if not self.radius > 0:
+            raise UserError(f"model.points.radius is {self.radius}: it must be above 0")
 
 
 @dataclass
@@ -110,6 +150,16 @@ class LossConfig:
 
 
 @dataclass
+class PathsConfig:
+    """Where training data lie besides `data.root`, NYU's `sync` photos (specs/scene_lifting 4.1)."""
+
+    teacher: str = ""  # depth of the photos, made by scripts/depth.py predict-teacher
+    masks: str = ""  # occlusion masks, made by scripts/depth.py project-masks
+    test: str = ""  # NYU's test photos with measured depth, made by scripts/depth.py nyu-splits; empty = none
+    test_list: str = ""  # lines 'PHOTO DEPTH FOCAL' that choose among them; empty = all
+
+
+@dataclass
 class SceneLiftingConfig:
     """The `model:` section."""
 
@@ -120,5 +170,8 @@ class SceneLiftingConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     inpainter: InpainterConfig = field(default_factory=InpainterConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    points: PointsConfig = field(default_factory=PointsConfig)
     gaussians: GaussianConfig = field(default_factory=GaussianConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    samples: SampleSettings = field(default_factory=SampleSettings)
+    paths: PathsConfig = field(default_factory=PathsConfig)

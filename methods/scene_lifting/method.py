@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from dataloader.depth_tasks import DepthTask
-from engine.config import TrainingConfig
+from engine.config import DataConfig, Experiment, TrainingConfig
 from engine.method import Method, Optimization
 from engine.weights import assign
 from geometry.cameras import Cameras
@@ -18,7 +19,7 @@ from geometry.points import splat
 from geometry.views import Rendering
 from methods.scene_lifting.completion import complete_depth, predict_at_size
 from methods.scene_lifting.config import NetworkConfig, SceneLiftingConfig
-from methods.scene_lifting.data import DepthSample
+from methods.scene_lifting.data import DepthData, DepthSample, DepthSamples, is_training, open_depth_data
 from methods.scene_lifting.losses import losses
 from methods.scene_lifting.network import DepthCompletion, build_zoedepth, network_inputs
 from methods.scene_lifting.optimisation import build_optimization
@@ -30,6 +31,7 @@ from methods.scene_lifting.originals import (
     read_state_dict,
 )
 from methods.scene_lifting.state import LiftedScene
+from methods.scene_lifting.validation import validate
 from methods.scene_lifting.weights import start_weights
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -66,6 +68,10 @@ class SceneLifting(Method):
     @classmethod
     def without_weights(cls, config: Any, scene: Any, missing: str) -> SceneLifting:
         return cls(config, None, missing)
+
+    @classmethod
+    def needs_weights(cls, config: SceneLiftingConfig) -> bool:
+        return config.completion == "network"
 
     @property
     def completer(self) -> DepthCompletion:
@@ -109,6 +115,52 @@ class SceneLifting(Method):
 
     def optimization(self, config: TrainingConfig) -> Optimization:
         return build_optimization(self.completer.zoedepth, config, self.config.equal_rates)
+
+    @classmethod
+    def open(cls, args: argparse.Namespace, experiment: Experiment) -> Any:
+        """Depth maps to train on; a photo or a scene to be lifted."""
+        if is_training(args):
+            return open_depth_data(experiment)
+        return super().open(args, experiment)
+
+    def samples(self, scene: Any, data: DataConfig) -> DepthSamples:
+        if not isinstance(scene, DepthData):
+            raise UserError(
+                "scene_lifting is trained on depth maps: set data.root=builtin:rooms or to photos"
+            )
+        return DepthSamples(scene.train, self.config.samples)
+
+    def validate(self, scene: Any, data: DataConfig) -> dict[str, float]:
+        device = next(self.completer.parameters()).device
+
+        def predict(images: Tensor, sparse: Tensor) -> Tensor:
+            inputs = network_inputs(images, sparse).to(device)
+            with torch.no_grad(), self._autocast(device):
+                return predict_at_size(self.completer, inputs).cpu()
+
+        return validate(predict, scene, self.config.samples, data.validation_scenes)
+
+    def preview(self, sample: DepthSample) -> list[list[Tensor]]:
+        """Per photo: itself, what is given of its depth, its depth, and ours; depth as disparity in grey."""
+        predicted = predict_at_size(self.completer, network_inputs(sample.image, sample.masked_depth))
+        maps = [sample.masked_depth, sample.depth, predicted]
+        nearest = sample.depth.clamp(min=1e-3).amin((1, 2, 3), keepdim=True)
+        grey = [
+            torch.where(m > 0, nearest / m.clamp(min=1e-3), 0).clamp(0, 1).expand(-1, 3, -1, -1) for m in maps
+        ]
+        return [
+            [sample.image[i].cpu(), *(m[i].cpu() for m in grey)] for i in range(min(8, len(sample.image)))
+        ]
+
+    def random_sample(self, batch: int, sources: int, targets: int) -> DepthSample:
+        """Random photos and depth of the network's size; the numbers of views mean nothing here."""
+        size = (self.config.network.height, self.config.network.width)
+        depth = 1 + torch.rand(batch, 1, *size)
+        kept = depth * (torch.rand(batch, 1, *size) > 0.3)
+        return DepthSample(torch.rand(batch, 3, *size), depth, kept, torch.ones_like(depth))
+
+    def view_size(self) -> tuple[int, int]:
+        return self.config.network.height, self.config.network.width
 
     # Depth
 
