@@ -136,7 +136,18 @@ class GaussianConfig:
     pose_lr: float = 0.0  # of per-view pose corrections, thrown away afterwards; the original: 1e-4
     dssim: float = 0.2  # weight of 1 - SSIM beside L1
     view_directions: Literal["center", "translation"] = "center"  # translation: the original's quirk
-    backend: Literal["auto", "torch", "gsplat"] = "auto"
+    principal_point: Literal["camera", "middle"] = (
+        "camera"  # middle: of the image, whatever the view's camera says
+    )
+    backend: Literal["auto", "torch", "numba", "gsplat"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise UserError(f"model.gaussians.steps is {self.steps}: 0 (points only) or more")
+        if not 0 < self.opacity < 1:
+            raise UserError(f"model.gaussians.opacity is {self.opacity}: it must lie between 0 and 1")
+        if not 0 <= self.dssim <= 1:
+            raise UserError(f"model.gaussians.dssim is {self.dssim}: it must lie between 0 and 1")
 
 
 @dataclass
