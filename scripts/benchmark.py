@@ -193,6 +193,7 @@ def protocol_of(args: argparse.Namespace) -> DepthProtocol:
 def build_predictors(args: argparse.Namespace, overrides: list[str]) -> Predictors:
     """The models, with their weights, on the device."""
     from dataloader.depth_models import load_depth_model
+    from engine.config import to_dict
     from engine.depth_predictors import MODELS, OF_METHOD, Alignment, Predictors, monocular
     from engine.device import best_device
 
@@ -202,6 +203,7 @@ def build_predictors(args: argparse.Namespace, overrides: list[str]) -> Predicto
     method = None
     if args.exp_dir is not None:
         experiment, kind = load_experiment(args.exp_dir, overrides)
+        args.experiment = to_dict(experiment)  # for run.json
         method = open_method(args, experiment, kind).to(best_device()).eval()
     elif set(args.models) & set(OF_METHOD):
         raise UserError("-e names the experiment folder of the method, or take --models nearest zoedepth")

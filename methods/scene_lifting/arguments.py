@@ -45,9 +45,23 @@ def apply_arguments(args: argparse.Namespace, experiment: Experiment) -> None:
         value = getattr(args, name, None)
         if value is not None:
             setattr(model.generation, name, value)
-    if getattr(args, "inputimg", None) is None and getattr(args, "depth", None) is not None:
-        raise UserError("--depth is of a photo: name it with -i")
+    for flag in ("depth", "focal"):
+        if getattr(args, flag, None) is not None and args.inputimg is None:
+            raise UserError(f"--{flag} is of a photo: name the photo with -i")
     model.generation.__post_init__()
     if getattr(args, "inpainter", None) is not None:
         model.inpainter.name = args.inpainter
         model.inpainter.__post_init__()
+    if getattr(args, "inputimg", None) is not None:
+        _need_prompt(model)
+
+
+def _need_prompt(model: SceneLiftingConfig) -> None:
+    """Raise UserError where views of a photo shall be painted and nobody says what."""
+    settings = model.generation
+    painted = model.inpainter.name != "none" and (settings.mode != "single" or settings.path)
+    if painted and not settings.prompt.strip() and not settings.prompts:
+        raise UserError(
+            "there is no prompt: say what is around the photo with --prompt, or paint nothing with "
+            "--inpainter none"
+        )

@@ -32,12 +32,24 @@ class NetworkConfig:
     reassemble: tuple[int, ...] = (256, 512, 1024, 1024)  # channels of the four scales
     features: int = 256  # of the decoder
     bins: int = 64
+    bin_embedding: int = 128  # channels of the metric head's embeddings
     embedding: Literal["extend", "reinit"] = (
         "extend"  # start of the two new channels: 0 beside the photo's, or anew
     )
 
     def __post_init__(self) -> None:
-        for name in ("height", "width", "hidden", "layers", "heads", "mlp", "window", "features", "bins"):
+        for name in (
+            "height",
+            "width",
+            "hidden",
+            "layers",
+            "heads",
+            "mlp",
+            "window",
+            "features",
+            "bins",
+            "bin_embedding",
+        ):
             if getattr(self, name) < 1:
                 raise UserError(f"model.network.{name} is {getattr(self, name)}: it must be at least 1")
         if self.height % 32 or self.width % 32:
@@ -92,6 +104,8 @@ class GenerationConfig:
         "honour"  # known depth and colours are kept and blended into | the networks' everywhere
     )
     half_pixel: bool = False  # the original's principal point, half a pixel off the image's middle
+    source_depth: Literal["all", "first"] = "all"  # of several photos: whose own depth is used
+    folder: str = ""  # where painted views are kept, for a later call to continue; empty = nowhere
 
     def __post_init__(self) -> None:
         _check("max_size", self.max_size, self.max_size == 0 or self.max_size >= 32, "0, or at least 32")
@@ -113,7 +127,9 @@ class PointsConfig:
     """How points are rendered where a scene has no Gaussians."""
 
     radius: float = 1.0  # pixels
-    close_gaps: bool = False  # pixels between neighbouring points take the nearest colour and count as covered
+    close_gaps: bool = (
+        False  # pixels between neighbouring points take the nearest colour and count as covered
+    )
 
     def __post_init__(self) -> None:
         if not self.radius > 0:

@@ -25,60 +25,64 @@ from methods.scene_lifting.state import CompleteDepth, LiftedScene, LiftedView
 
 log = logging.getLogger(__name__)
 
-# (the view, how many are done, of how many); what it raises ends the generation
-OnView = Callable[[LiftedView, int, int], None]
+_NEAREST = 1e-3  # world units; the least depth that networks are trained with
+
+OnView = Callable[[int, int, LiftedView], None]  # (number of the view from 0, of how many, the view)
 
 
 def lift_photo(
     image: Tensor,
     camera: Cameras,
     known_depth: Tensor | None,
-    complete: CompleteDepth,
+    complete: CompleteDepth | None,
     config: GenerationConfig,
     name: str = "photo",
 ) -> LiftedScene:
-    """A scene of one photo [3, H, W]: a point for every pixel, row by row.
+    """A scene of one photo [3, H, W]: a point for every pixel whose depth is known, row by row.
 
     camera: single, where the photo's camera stands in the world. known_depth: [H, W] z-depth, 0 where
     unknown: it is kept, and completed where it has holes; the depth's unit is the world's. None: the
-    network's own. Edges of predicted depth are snapped.
+    network's own. complete: None leaves holes empty. Edges of predicted depth are snapped.
     """
-    nothing = torch.zeros(image.shape[-2:], device=image.device)
-    known = nothing if known_depth is None else known_depth.to(nothing)
-    if (known > 0).all():
-        depth = known
-    else:
-        predicted = honour_depth(_completed(complete, image, known, config.first_scale, name), known)
-        snapped = snap_edges(predicted, config.snap_threshold, config.snap_erosion)
-        depth = torch.where(known > 0, known, snapped)
+    known = _empty_like(image) if known_depth is None else known_depth.to(image)
+    depth = _depth_kept(complete, image, known, config.first_scale, config, name)
     view = LiftedView(image, camera, depth, torch.zeros_like(depth, dtype=torch.bool), name)
-    empty = image.new_zeros(0, 3)
-    return _joined(LiftedScene(empty, empty), view, ~view.known)
+    nothing = image.new_zeros(0, 3)
+    return _joined(LiftedScene(nothing, nothing), view, depth > 0)
 
 
 def add_view(
     scene: LiftedScene,
     image: Tensor,
     camera: Cameras,
-    complete: CompleteDepth,
+    complete: CompleteDepth | None,
     config: GenerationConfig,
     seen: Seen | None = None,
     name: str = "",
     prompt: str = "",
+    known_depth: Tensor | None = None,
 ) -> LiftedScene:
     """The scene with the points that a further image [3, H, W] shows and the scene did not.
 
     camera: of the image, single. seen: what `look` gives for it, where that is at hand. The image's depth is
     completed from what is known of it; under config.seams 'honour' it meets the known depth without a step.
     Edges are snapped, and the pixels of `Seen.hole` join. Points that are there stay as they are.
+    known_depth: [H, W], 0 where unknown, of the image itself; it goes before what the scene knows, and is
+    kept as `lift_photo` does. complete: None lifts no other depth than that.
     """
     seen = look(scene, camera, config) if seen is None else seen
     name = name or f"view_{len(scene.views):03d}"
-    depth = _completed(complete, image, seen.sparse, config.next_scale, name)
-    if config.seams == "honour":
-        depth = honour_depth(depth, seen.sparse)
-    depth = snap_edges(depth, config.snap_threshold, config.snap_erosion)
-    return _joined(scene, LiftedView(image, camera, depth, seen.known, name, prompt), seen.hole)
+    if known_depth is not None or complete is None:
+        own = _empty_like(image) if known_depth is None else known_depth.to(image)
+        known = own if complete is None else torch.where(own > 0, own, seen.sparse)
+        depth = _depth_kept(complete, image, known, config.next_scale, config, name)
+    else:
+        depth = _completed(complete, image, seen.sparse, config.next_scale, name)
+        if config.seams == "honour":
+            depth = honour_depth(depth, seen.sparse)
+        depth = snap_edges(depth, config.snap_threshold, config.snap_erosion)
+    view = LiftedView(image, camera, depth, seen.known, name, prompt)
+    return _joined(scene, view, seen.hole & (depth > 0))
 
 
 def outpaint_view(
@@ -105,7 +109,7 @@ def outpaint_view(
 def generate(
     scene: LiftedScene,
     cameras: Cameras,
-    complete: CompleteDepth,
+    complete: CompleteDepth | None,
     inpaint: Inpainter | None,
     config: GenerationConfig,
     folder: Path | None = None,
@@ -114,23 +118,24 @@ def generate(
 ) -> LiftedScene:
     """A lifted photo grown by the views of cameras [N], one after the other.
 
-    inpaint: None paints nothing. Then no view joins and no network is asked; the cameras are shown what the
-    scene has, and what they do not see of it stays empty. folder: where every finished view is kept
-    (`saved_views`); a later call continues after the last one that was made from the same points, camera,
-    prompt, seed, settings and `models` (what callers say of the networks: names, checkpoints), and makes the
-    views from the first difference on anew. on_view: told of every view, also of kept ones, once it is safe
-    on the disk; it may raise to stop. Raises UserError without a prompt, or for another number of prompts
-    than cameras.
+    complete: needed where something is painted. inpaint: None paints nothing. Then no view joins and no
+    network is asked; the cameras are shown what the scene has, and what they do not see of it stays empty.
+    folder: where every finished view is kept (`saved_views`); a later call continues after the last one that
+    was made from the same points, camera, prompt, seed, settings and `models` (what callers say of the
+    networks: names, checkpoints), and makes the views from the first difference on anew. on_view: told of
+    every view, also of kept ones, once it is safe on the disk, as (number from 0, N, view); it may raise to
+    stop. Raises UserError without a prompt, or for another number of prompts than cameras.
     """
-    planned = plan_views(cameras, config)
+    planned = plan_views(cameras, config, painted=inpaint is not None)
     if inpaint is None:
         return _show(scene, planned, config, folder, on_view)
-    _need_prompts(planned)
+    if complete is None:
+        raise ValueError("painted views need a network to give them depth")
     for i, plan in enumerate(progress(planned, "views", unit="view", disable=not planned)):
         key = fingerprint(scene, plan, config, models)
         scene = _kept_or_made(scene, plan, complete, inpaint, config, folder, key)
         if on_view is not None:
-            on_view(scene.views[-1], i + 1, len(planned))
+            on_view(i, len(planned), scene.views[-1])
     return scene
 
 
@@ -164,13 +169,15 @@ def _show(
     on_view: OnView | None,
 ) -> LiftedScene:
     """Look at the scene from the planned cameras; it stays as it is."""
+    if folder is None and on_view is None:
+        return scene
     for i, plan in enumerate(planned):
         seen = look(scene, plan.camera, config)
         view = LiftedView(seen.image, plan.camera, seen.depth, seen.known, plan.name)
         if folder is not None:
             write_preview(folder, seen, view)
         if on_view is not None:
-            on_view(view, i + 1, len(planned))
+            on_view(i, len(planned), view)
     return scene
 
 
@@ -188,17 +195,37 @@ def _joined(scene: LiftedScene, view: LiftedView, joins: Tensor) -> LiftedScene:
     )
 
 
+def _depth_kept(
+    complete: CompleteDepth | None,
+    image: Tensor,
+    known: Tensor,
+    scale: float,
+    config: GenerationConfig,
+    name: str,
+) -> Tensor:
+    """Known depth [H, W] as it is, its holes completed; left empty without a network."""
+    if complete is None or (known > 0).all():
+        return known
+    predicted = honour_depth(_completed(complete, image, known, scale, name), known)
+    snapped = snap_edges(predicted, config.snap_threshold, config.snap_erosion)
+    return torch.where(known > 0, known, snapped)
+
+
+def _empty_like(image: Tensor) -> Tensor:
+    return image.new_zeros(image.shape[-2:])
+
+
 def _completed(complete: CompleteDepth, image: Tensor, sparse: Tensor, scale: float, name: str) -> Tensor:
-    """The network's depth [H, W]. Raises UserError where it is none."""
+    """The network's depth [H, W], at least `_NEAREST`. Raises UserError where it is none."""
     depth = complete(image, sparse, scale)
     if depth.shape != sparse.shape:
         raise ValueError(f"the completed depth is {tuple(depth.shape)}, the image {tuple(sparse.shape)}")
-    if not depth.isfinite().all() or not (depth > 0).all():
+    if not depth.isfinite().all() or depth.median() <= 0:
         raise UserError(
             f"{name}: the depth network gave numbers that are no depth (not finite, or not above 0); check "
             "its checkpoint"
         )
-    return depth.to(sparse)
+    return depth.to(sparse).clamp(min=_NEAREST)  # enlarging a map overshoots beside its edges
 
 
 def _painted(inpaint: Inpainter, seen: Seen, planned: PlannedView) -> Tensor:
@@ -211,12 +238,3 @@ def _painted(inpaint: Inpainter, seen: Seen, planned: PlannedView) -> Tensor:
             f"where one of {image.shape[1]}x{image.shape[0]} was asked for"
         )
     return to_tensor(painted).to(seen.image)
-
-
-def _need_prompts(planned: list[PlannedView]) -> None:
-    for plan in planned:
-        if not plan.prompt.strip():
-            raise UserError(
-                f"{plan.name} has no prompt: say what is around the photo with --prompt (or "
-                "model.generation.prompt), or paint nothing with --inpainter none"
-            )

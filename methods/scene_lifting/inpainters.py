@@ -17,6 +17,10 @@ from numpy.typing import NDArray
 from common.errors import UserError
 from methods.scene_lifting.config import InpainterConfig
 
+_WITHOUT = {
+    "inpainting pipeline": "--inpainter none paints nothing",
+    "decoder": "empty: the pipeline's own",
+}
 _MULTIPLE = 8  # pixels per latent of Stable Diffusion's autoencoders
 
 
@@ -31,10 +35,10 @@ class Inpainter(Protocol):
 
 
 class DiffusionInpainter:
-    """An inpainting pipeline with its settings. device: where noise is drawn is always the CPU.
+    """An inpainting pipeline with its settings. Noise is drawn on the CPU, the same for every device.
 
-    Raises UserError when called with an image whose sides are no multiples of 8, or when the pipeline's
-    safety checker holds the picture back.
+    A call raises UserError for an image whose sides are no multiples of 8, and when the safety checker that
+    some pipelines have holds the picture back.
     """
 
     def __init__(self, pipeline: Any, config: InpainterConfig) -> None:
@@ -102,18 +106,24 @@ def _load_pipeline(name: str, dtype: torch.dtype) -> Any:
 
     try:
         return AutoPipelineForInpainting.from_pretrained(
-            name, torch_dtype=dtype, local_files_only=True, use_safetensors=True
+            name, dtype=dtype, local_files_only=True, use_safetensors=True
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise UserError(_why_not(name, "inpainting pipeline", "model.inpainter.name", error)) from None
 
 
 def _load_decoder(name: str, dtype: torch.dtype, pipeline: Any) -> Any:
-    from diffusers import AsymmetricAutoencoderKL
+    from diffusers import AsymmetricAutoencoderKL, StableDiffusionInpaintPipeline
 
+    fitting: Any = StableDiffusionInpaintPipeline
+    if not isinstance(pipeline, fitting):
+        raise UserError(
+            f"the decoder {name} is for Stable Diffusion 1 and 2, and the inpainter is a "
+            f"{type(pipeline).__name__}: set model.inpainter.decoder= (empty) for the pipeline's own"
+        )
     try:
         decoder = AsymmetricAutoencoderKL.from_pretrained(
-            name, torch_dtype=dtype, local_files_only=True, use_safetensors=True
+            name, dtype=dtype, local_files_only=True, use_safetensors=True
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise UserError(_why_not(name, "decoder", "model.inpainter.decoder", error)) from None
@@ -133,8 +143,8 @@ def _why_not(name: str, what: str, key: str, error: Exception) -> str:
         reason = text.splitlines()[0] if text else type(error).__name__
         return f"the folder {name} holds no complete {what} in diffusers' format ({reason}); see {key}"
     if name.count("/") != 1 or name.startswith((".", "~", "/")):
-        return f"{key} is {name}, which does not exist: give a hub id, a folder, or --inpainter none"
+        return f"{key} is {name}, which does not exist: give a hub id or a folder ({_WITHOUT[what]})"
     return (
         f"the {what} {name} is not on this machine: get it with python scripts/download.py hub {name}, or "
-        f"name another with {key} (--inpainter none paints nothing)"
+        f"set {key} ({_WITHOUT[what]})"
     )

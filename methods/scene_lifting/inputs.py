@@ -24,9 +24,7 @@ SMALLEST, LARGEST = 32, 4096  # pixels: of the short side, and of the long one o
 DEFAULT_VIEW = math.degrees(2 * math.atan(0.5))  # 53.13, the original's field of view for every photo
 
 
-def open_photo(
-    path: Path, depth_file: Path | None, focal: float | None, config: GenerationConfig
-) -> Scene:
+def open_photo(path: Path, depth_file: Path | None, focal: float | None, config: GenerationConfig) -> Scene:
     """A scene of one photo at the world's origin, of the size that generation works at.
 
     The photo is turned upright (EXIF), converted to RGB, reduced to `config.max_size` and cropped to
@@ -86,7 +84,7 @@ def _size(path: Path, full: tuple[int, int], config: GenerationConfig) -> tuple[
 
 
 def _window(size: tuple[int, int], at_end: bool) -> tuple[slice, slice]:
-    """Rows and columns that are kept: as many multiples of 8 as there are; at_end: cut at right and bottom."""
+    """Rows and columns that are kept, multiples of 8; at_end: the rest is cut at right and bottom."""
     starts = [0 if at_end else side % MULTIPLE // 2 for side in size]
     rows, columns = (
         slice(start, start + side // MULTIPLE * MULTIPLE) for start, side in zip(starts, size, strict=True)
@@ -97,7 +95,7 @@ def _window(size: tuple[int, int], at_end: bool) -> tuple[slice, slice]:
 def _focal(
     path: Path, given: float | None, full: int, reduced: int, width: int, config: GenerationConfig
 ) -> float:
-    """Focal length in pixels of the reduced photo. full, reduced, width: of the photo, its copy, its window."""
+    """Focal length in pixels of the reduced photo. Widths: full, of the file; reduced; width, as cropped."""
     if given is not None:
         return given * reduced / full
     if config.field_of_view:
@@ -109,9 +107,7 @@ def _focal(
     return width / (2 * math.tan(math.radians(DEFAULT_VIEW) / 2))
 
 
-def _depth(
-    file: Path, path: Path, full: tuple[int, int], reduced: tuple[int, int]
-) -> NDArray[np.float32]:
+def _depth(file: Path, path: Path, full: tuple[int, int], reduced: tuple[int, int]) -> NDArray[np.float32]:
     """A depth file at the reduced size: every pixel takes the depth at its middle, so that none is mixed."""
     depth = read_depth(file)
     if depth.shape not in (full, reduced):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,21 @@ from torch import Tensor
 
 from common.errors import UserError
 from dataloader.depth_tasks import DepthTask
+from dataloader.scene_sets_open import ROOMS, open_scene_sets
 from engine.config import DataConfig, Experiment, TrainingConfig
 from engine.method import Method, Optimization
+from engine.tensor_files import sha256_tensors
 from engine.weights import assign
 from geometry.cameras import Cameras
-from geometry.points import splat
-from geometry.views import Rendering
+from geometry.depth_seams import honour_depth
+from geometry.views import Rendering, Views
+from methods.scene_lifting.arguments import add_arguments, apply_arguments
 from methods.scene_lifting.completion import complete_depth, predict_at_size
 from methods.scene_lifting.config import NetworkConfig, SceneLiftingConfig
 from methods.scene_lifting.data import DepthData, DepthSample, DepthSamples, is_training, open_depth_data
+from methods.scene_lifting.inputs import open_photo
 from methods.scene_lifting.losses import losses
+from methods.scene_lifting.making import lift_views, make_scene
 from methods.scene_lifting.network import DepthCompletion, build_zoedepth, network_inputs
 from methods.scene_lifting.optimisation import build_optimization
 from methods.scene_lifting.originals import (
@@ -30,6 +36,7 @@ from methods.scene_lifting.originals import (
     is_original,
     read_state_dict,
 )
+from methods.scene_lifting.rendering import render_points
 from methods.scene_lifting.state import LiftedScene
 from methods.scene_lifting.validation import validate
 from methods.scene_lifting.weights import start_weights
@@ -72,6 +79,9 @@ class SceneLifting(Method):
     @classmethod
     def needs_weights(cls, config: SceneLiftingConfig) -> bool:
         return config.completion == "network"
+
+    add_arguments = staticmethod(add_arguments)
+    apply_arguments = staticmethod(apply_arguments)
 
     @property
     def completer(self) -> DepthCompletion:
@@ -121,6 +131,10 @@ class SceneLifting(Method):
         """Depth maps to train on; a photo or a scene to be lifted."""
         if is_training(args):
             return open_depth_data(experiment)
+        if getattr(args, "inputimg", None) is not None:
+            return open_photo(args.inputimg, args.depth, args.focal, experiment.model.generation)
+        if experiment.data.root == ROOMS:
+            return open_scene_sets(experiment.data)
         return super().open(args, experiment)
 
     def samples(self, scene: Any, data: DataConfig) -> DepthSamples:
@@ -172,15 +186,38 @@ class SceneLifting(Method):
 
     @torch.no_grad()
     def predict_depth(self, task: DepthTask) -> Tensor:
-        """The target's depth, completed from its photo and what is known of its depth."""
+        """The target's depth, completed from its photo and what is known of its depth.
+
+        Under `model.generation.seams` 'honour' it is bent to meet the known depth, as new views of a scene are;
+        'network' leaves it, as the original does.
+        """
         with self._autocast(task.sparse.device):
-            return predict_at_size(self.completer, network_inputs(task.target.images, task.sparse))
+            depth = predict_at_size(self.completer, network_inputs(task.target.images, task.sparse))
+        if self.config.generation.seams == "network":
+            return depth
+        return honour_depth(depth[0, 0], task.sparse[0, 0])[None, None]
 
     def _autocast(self, device: torch.device) -> torch.autocast:
         dtype = _AUTOCAST.get(self.config.autocast)
         return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
     # Scenes
+
+    def encode(self, source: Views, reuse: LiftedScene | None = None) -> LiftedScene:
+        """The scene that photos [N] show, or `reuse` extended by them; around a single photo, the views of
+        `model.generation` are painted.
+        """
+        settings = self.config.generation
+        complete = None if self.network is None else self.complete
+        if reuse is None and len(source) == 1 and (settings.prompt or settings.prompts):
+            folder = Path(settings.folder) if settings.folder else None
+            known = sha256_tensors(self.completer.state_dict()) if folder and self.network else ""
+            scene = make_scene(source, complete, self.config, source.images.device, folder, models=known)
+        else:
+            scene = lift_views(source, complete, settings, reuse)
+        if self.config.gaussians.steps:
+            scene = replace(scene, gaussians=optimise(scene, self.config.gaussians, settings.seed))
+        return scene
 
     def render(self, state: LiftedScene, cameras: Cameras) -> Rendering:
         """The scene's Gaussians, or its points where it has none, seen from cameras [N]."""
@@ -192,7 +229,9 @@ class SceneLifting(Method):
         )
 
     def _render_one(self, state: LiftedScene, camera: Cameras) -> Rendering:
-        return splat(state.points, state.colors, camera)
+        if state.gaussians is None:
+            return render_points(state, camera, self.config.points)
+        return render_gaussians(state.gaussians, camera)
 
 
 def build_network(config: NetworkConfig) -> DepthCompletion:

@@ -47,16 +47,21 @@ def later_cameras(photo: Cameras, config: GenerationConfig) -> Cameras:
     return cameras
 
 
-def plan_views(cameras: Cameras, config: GenerationConfig) -> list[PlannedView]:
-    """What is to be painted at cameras [N].
+def plan_views(cameras: Cameras, config: GenerationConfig, painted: bool = True) -> list[PlannedView]:
+    """What is to be painted at cameras [N]; painted: False where nothing is, and no prompt is needed.
 
     Every view has a seed of its own that depends on `config.seed` and its number alone, so that a view can be
     made again without those before it. (The original seeds one generator per scene, its web demo the same one
-    for every view.) Raises UserError when there are prompts for another number of views.
+    for every view.) Raises UserError when a prompt is missing, or there are some for another number of views.
     """
     count = len(cameras)
     prompts = _spread("prompts", config.prompts, config.prompt, count)
     negative = _spread("negative_prompts", config.negative_prompts, config.negative_prompt, count)
+    if painted and not all(prompt.strip() for prompt in prompts):
+        raise UserError(
+            "there is no prompt: say what is around the photo with --prompt (model.generation.prompt), or "
+            "paint nothing with --inpainter none"
+        )
     return [
         PlannedView(
             cameras[i], f"view_{i + 1:03d}", prompts[i], negative[i], key(config.seed, "outpainted view", i)

@@ -14,7 +14,10 @@ from geometry.warp import fill_nearest
 from methods.scene_lifting.config import PointsConfig
 from methods.scene_lifting.state import LiftedScene
 
-_REACH, _SHRINK = 0.5, 2  # pixels: discs that close gaps are so much wider, and reach so far beyond the surface
+_REACH, _SHRINK = (
+    0.5,
+    2,
+)  # pixels: discs that close gaps are so much wider, and reach so far beyond the surface
 
 
 def render_points(scene: LiftedScene, camera: Cameras, config: PointsConfig) -> Rendering:

@@ -14,14 +14,16 @@ from geometry.scene_paths import MODES, mode_cameras, supporting_cameras, suppor
 from methods.scene_lifting.config import GenerationConfig
 from methods.scene_lifting.generation import generate, lift_photo
 from methods.scene_lifting.inputs import photo_camera
-from methods.scene_lifting.plan import later_cameras, plan_views
+from methods.scene_lifting.plan import later_cameras
 from methods.scene_lifting.seeing import look
 from methods.scene_lifting.state import LiftedScene, LiftedView
 from tests.parity.cases import Case
 
 _TURN = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64))  # y up, z back <-> y down, z ahead
 _DISTANCE = 0.01  # of the cameras from the original's origin
-ORIGINAL = GenerationConfig(half_pixel=True, seams="network", rendering="relative", max_size=0, prompt="prompt")
+ORIGINAL = GenerationConfig(
+    half_pixel=True, seams="network", rendering="relative", max_size=0, prompt="prompt"
+)
 
 
 def _photo(case: Case) -> Cameras:
