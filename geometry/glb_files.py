@@ -45,6 +45,14 @@ def write_glb(mesh: Mesh, path: Path) -> None:
         partial.write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)
 
 
+def read_bounds(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The corners [3] and [3] of the box around the mesh of a file of `write_glb`, in glTF's axes."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<12xI4x", file.read(20))
+        positions = json.loads(file.read(length))["accessors"][0]
+    return np.array(positions["min"]), np.array(positions["max"])
+
+
 def _linear_colors(srgb: NDArray[Any]) -> NDArray[np.uint16]:
     """[V, 3] in [0, 1], sRGB (IEC 61966-2-1) -> [V, 4] uint16, linear and opaque."""
     srgb = srgb.astype(np.float64).clip(0, 1)
