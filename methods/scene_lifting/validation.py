@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dataloader.completion_samples import SampleSettings
+from dataloader.images import to_tensor
 from dataloader.teacher_depth import DepthTestSet
 from engine.depth_metrics import hidden_scores, validation_scores
 from methods.scene_lifting.data import DepthData, DepthItems, held_out_sample
@@ -68,7 +69,7 @@ def _hidden_rows(
 
 def _measured_row(predict: Predict, photos: DepthTestSet, index: int) -> dict[str, float]:
     photo, measured = photos.load(index)
-    image = torch.from_numpy(photo).permute(2, 0, 1)[None].float() / 255
+    image = to_tensor(photo)[None]
     depth = torch.from_numpy(measured)[None, None]
     predicted = predict(image, torch.zeros_like(depth))
     scores = validation_scores(align(predicted, depth, depth > 0), depth, "eigen")
