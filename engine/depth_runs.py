@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import torch
-
 from common.cli import progress
 from common.errors import UserError
 from dataloader.depth_pairs import SkippedPair
@@ -35,7 +33,6 @@ def run_scenes(
     models: Sequence[str],
     scoring: Scoring,
     out_dir: Path,
-    device: torch.device,
 ) -> DepthResults:
     """Score every scene; its {scene}_results.csv is written as soon as it is done.
 
@@ -44,7 +41,7 @@ def run_scenes(
     total = DepthResults(tuple(models))
     for scene in progress(scenes, "scenes", unit="scene", disable=len(scenes) == 1):
         tasks = progress(scene.tasks(), scene.name, unit="pair", leave=False)
-        found = run_benchmark(tasks, predictors, models, scoring, device)
+        found = run_benchmark(tasks, predictors, models, scoring)
         write_scene_results(found, scene.name, out_dir)
         for skipped in found.skipped:
             log.warning("%s %s is left out: %s", skipped.scene, skipped.name, skipped.reason)

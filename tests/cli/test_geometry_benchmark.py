@@ -159,7 +159,6 @@ def test_a_pair_without_overlap_leaves_nothing_to_score(call_main: CallMain, tmp
         (("scannet", "--out_dir", "x", "--models", "nearest", "--from_estimate"), "--from_estimate needs"),
         (("scannet", "--out_dir", "x", "--models", "nearest", "--scannet_path", "y"), "no processed scan"),
         (("hypersim", "--out_dir", "x", "--models", "nearest"), "metadata_camera_parameters.csv"),
-        (("rooms", "--out_dir", "x", "--models", "zoedepth", "--depth_model", "./none"), "does not exist"),
         (("concat", "x"), "holds no *_results.csv"),
     ],
 )

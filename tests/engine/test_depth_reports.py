@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from common.errors import UserError
 from dataloader.depth_pairs import DepthProtocol, SkippedPair
@@ -92,8 +91,7 @@ def test_damaged_results_are_named(tmp_path: Path) -> None:
 
 def run(tmp_path: Path, *scenes: object) -> DepthResults:
     sources: list = list(scenes)
-    device = torch.device("cpu")
-    return run_scenes(sources, Predictors(Middle()), ("inpainted", "nearest"), Scoring(), tmp_path, device)
+    return run_scenes(sources, Predictors(Middle()), ("inpainted", "nearest"), Scoring(), tmp_path)
 
 
 def test_a_run_leaves_reports(tmp_path: Path) -> None:
