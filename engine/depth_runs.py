@@ -36,7 +36,7 @@ def run_scenes(
 ) -> DepthResults:
     """Score every scene; its {scene}_results.csv is written as soon as it is done.
 
-    Raises UserError when not a single pair could be scored.
+    Raises UserError when there are pairs, but not one could be scored.
     """
     total = DepthResults(tuple(models))
     for scene in progress(scenes, "scenes", unit="scene", disable=len(scenes) == 1):
@@ -48,7 +48,7 @@ def run_scenes(
         total.rows += found.rows
         total.skipped += found.skipped
         total.pictures += found.pictures
-    if not total.rows:
-        reasons = f", e.g. {total.skipped[0].reason}" if total.skipped else ""
-        raise UserError(f"no pair of {len(scenes)} scenes could be scored{reasons}")
+    if total.skipped and not total.rows:
+        reason = total.skipped[0].reason
+        raise UserError(f"no pair of {len(scenes)} scenes could be scored, e.g. {reason}")
     return total

@@ -114,13 +114,12 @@ def scannet_process(args: argparse.Namespace, overrides: list[str]) -> None:
 def scannet(args: argparse.Namespace, overrides: list[str]) -> None:
     from dataloader.scannet import ScannetScan, scan_folders
 
-    predictors = build_predictors(args, overrides)
-    if args.from_estimate and predictors.method is None:
+    if args.from_estimate and args.exp_dir is None:
         raise UserError("--from_estimate needs a method: name its experiment with -e")
+    folders = chosen(scan_folders(args.scannet_path, args.scenes), args)  # before networks are loaded
+    predictors, protocol = build_predictors(args, overrides), protocol_of(args)
     estimate = predictors.estimate if args.from_estimate else None
-    protocol = protocol_of(args)
-    scans = [ScannetScan(path, protocol, estimate) for path in scan_folders(args.scannet_path, args.scenes)]
-    score(chosen(scans, args), predictors, args, "no_error")
+    score([ScannetScan(path, protocol, estimate) for path in folders], predictors, args, "no_error")
 
 
 def hypersim_pairs(args: argparse.Namespace, overrides: list[str]) -> None:
@@ -137,7 +136,9 @@ def hypersim_pairs(args: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def hypersim(args: argparse.Namespace, overrides: list[str]) -> None:
-    score(hypersim_scenes(args, "_pairs.csv"), build_predictors(args, overrides), args, "zero_depth")
+    scenes = hypersim_scenes(args, "_pairs.csv")
+    if scenes:
+        score(scenes, build_predictors(args, overrides), args, "zero_depth")
 
 
 def rooms(args: argparse.Namespace, overrides: list[str]) -> None:
@@ -226,8 +227,6 @@ def score(
     from engine.depth_runs import run_scenes
     from engine.outputs import prepare_folder, write_provenance
 
-    if not scenes:
-        return
     scoring = Scoring(unknown if args.legacy else None, pictures=4 if len(scenes) == 1 else 1)
     out_dir = prepare_folder(args.out_dir)
     # jobs of an array share the folder: what is not named after its scene gets a folder of its own

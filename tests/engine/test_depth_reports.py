@@ -119,6 +119,12 @@ def test_a_run_without_any_score_is_an_error(tmp_path: Path) -> None:
         def tasks(self):
             yield SkippedPair("empty", "0-10", "a file is missing")
 
+    class Pairless(Empty):
+        def tasks(self):
+            yield from ()
+
+    write_depth_reports(run(tmp_path, Pairless()), tmp_path)  # a scene may have no pairs
+    assert (tmp_path / "empty_results.csv").read_text() == ",inpainted,nearest\n"
     with pytest.raises(UserError, match=r"no pair of 1 scenes could be scored, e\.g\. a file is missing"):
         run(tmp_path, Empty())
 
