@@ -117,7 +117,7 @@ def from_folder(folder: Path, scene: Data) -> tuple[str, Method]:
     """The method of a folder: with its newest checkpoint, or, where it needs none, by its config."""
     if (folder / "config.yaml").is_file():
         experiment, kind = load_experiment(folder)
-        if not kind.trains:
+        if not kind.needs_weights(experiment.model):
             return folder.name, create_method(experiment, scene)
     return open_trained(folder, scene)
 

@@ -112,7 +112,7 @@ def _names(root: Path, prefix: str, suffix: str, selection: Selection) -> list[s
         for name in list_files(root / folder, prefix, suffix)
     ]
     if not names and selection.shard.count == 1:  # of many shards, some may have nothing to do
-        raise UserError(f"{root} holds no file CLASS/{prefix}*{suffix}: check --root and --categories")
+        raise UserError(f"{root} holds no file CLASS/{prefix}*{suffix}: check the folder and --categories")
     return names
 
 
@@ -152,6 +152,11 @@ def _predict_nyu(predict: Predict, photo: NDArray[np.uint8], name: str) -> NDArr
 
 def _read_relative_depth(path: Path) -> NDArray[np.float32]:
     depth = read_array(path, "make it again with scripts/depth.py predict-teacher")
-    if depth.ndim != 2 or depth.dtype.kind != "f" or not np.isfinite(depth).all():
-        raise UserError(f"{path} is no depth map of finite numbers [height, width]: make it again")
-    return depth.astype(np.float32)
+    if depth.ndim != 2 or depth.dtype.kind != "f":
+        raise UserError(
+            f"{path} holds {depth.dtype} {depth.shape}, not floats [height, width]: make it again"
+        )
+    values = depth.astype(np.float32)
+    if not (values.min() >= 0 and values.max() <= 1):  # also false for NaN
+        raise UserError(f"{path} is no relative depth, whose numbers are in [0, 1]: make it again")
+    return values

@@ -158,8 +158,8 @@ def render(boxes: Boxes, cameras: Cameras, supersample: int = 2) -> Views:
 
 
 def render_depth(boxes: Boxes, camera: Cameras) -> Tensor:
-    """The exact z-depth [H, W] float32 that one camera inside a static room sees."""
-    hits = _cast(boxes, *_camera_rays(camera.to(torch.float64)), 0.0)
+    """The z-depth [H, W] float32 that one camera inside a static room sees, in the camera's precision."""
+    hits = _cast(boxes, *_camera_rays(camera), 0.0)
     return hits.distance.reshape(camera.height, camera.width).float()
 
 

@@ -15,7 +15,7 @@ from dataloader.depth_models import DepthModel
 from dataloader.depth_tasks import DepthTask
 from dataloader.images import to_uint8
 from engine.method import Method
-from geometry.depth_alignment import DepthFit, fit_descent, fit_least_squares, fit_robust
+from geometry.depth_alignment import fit_descent, fit_least_squares, fit_robust
 from geometry.views import Views
 from geometry.warp import fill_nearest
 
@@ -30,6 +30,7 @@ MODELS = {
 OF_METHOD = ("inpainted", "zero", "zero_aligned")
 DEFAULT_DEPTH_MODEL = "Intel/zoedepth-nyu"
 
+AlignmentKind = Literal["least_squares", "robust", "descent"]
 Predict = Callable[[DepthTask], Tensor]  # -> z-depth [1, 1, H, W]
 
 
@@ -39,19 +40,24 @@ class Alignment:
     it from U(0, 1), by seed, pair and model.
     """
 
-    kind: Literal["least_squares", "robust", "descent"] = "least_squares"
+    kind: AlignmentKind = "least_squares"
     offset: float | None = None
     seed: int = 0
 
-    def fit(self, depth: Tensor, task: DepthTask, model: str) -> DepthFit:
-        """The fit of a depth [1, 1, H, W] to what the task knows."""
+    def __call__(self, depth: Tensor, task: DepthTask, model: str) -> Tensor:
+        """A depth [1, 1, H, W] brought to what the task knows; pixels without an answer (0) stay so.
+
+        A depth without any answer where something is known is returned as it is: there is nothing to fit.
+        """
         if self.kind == "descent":
             known = (task.sparse if task.uneroded is None else task.uneroded)[0, 0]
-            return fit_descent(
-                depth[0, 0], known, known > 0, task.target.cameras[0], self._start(task, model)
-            )
-        known = task.sparse[0, 0]
-        return (fit_robust if self.kind == "robust" else fit_least_squares)(depth[0, 0], known, known > 0)
+            start = self._start(task, model)
+            return fit_descent(depth[0, 0], known, known > 0, task.target.cameras[0], start)(depth)
+        both = (task.sparse > 0) & (depth > 0)
+        if not both.any():
+            return depth
+        fit = (fit_robust if self.kind == "robust" else fit_least_squares)(depth, task.sparse, both)
+        return torch.where(depth > 0, fit(depth), 0)
 
     def _start(self, task: DepthTask, model: str) -> float:
         if self.offset is not None:
@@ -85,7 +91,7 @@ class Predictors:
             if base not in bases:
                 bases[base] = self._base(base, task)
             depth = bases[base]
-            found[name] = depth if name == base else self.alignment.fit(depth, task, name)(depth)
+            found[name] = depth if name == base else self.alignment(depth, task, name)
         return found
 
     def _base(self, name: str, task: DepthTask) -> Tensor:

@@ -306,6 +306,11 @@ class Method(nn.Module, ABC):
         return scene
 
     @classmethod
+    def needs_weights(cls, config: Any) -> bool:
+        """Whether it takes a checkpoint to encode and render (default: whatever is trained needs one)."""
+        return cls.trains
+
+    @classmethod
     def without_weights(cls, config: Any, scene: Any, missing: str) -> Method | None:
         """A method that does what needs no checkpoint, where that is something worth having.
 

@@ -81,7 +81,7 @@ def fit_descent(depth: Tensor, target: Tensor, known: Tensor, camera: Cameras, o
 
     Adam at a rate of 0.01 from scale 1 and the given offset, up to 100 steps; it gives up after more than 10
     steps in a row that gain less than 1e-5 (specs/scene_lifting 6). depth, target: [H, W] z-depth. known:
-    [H, W] bool. camera: single. The fit is not finite where no pixel is known.
+    [H, W] bool. camera: single. Where no pixel is known, it stays where it starts.
     """
     # points of equal rays differ by the difference in depth times the ray, wherever the camera stands
     rays = camera.rays(unit=False)[1].to(depth.dtype)[known].abs().mean(-1)  # [P]

@@ -225,9 +225,10 @@ def _blend(indices: Tensor, share: Tensor, values: Tensor) -> Tensor:
     through = (1 - alpha).cumprod(1).roll(1, 1)
     through[:, 0] = 1
     weight = alpha * through  # [N, K]
+    padded = torch.cat([values, values.new_zeros(1, values.shape[1])])
     total = weight.new_zeros(len(indices), values.shape[1] + 1)
     for k in range(indices.shape[1]):
-        total[:, :-1] += weight[:, k, None] * values[indices[:, k].clamp(min=0)]
+        total[:, :-1] += weight[:, k, None] * padded[indices[:, k]]
     total[:, -1] = weight.sum(1)
     return total
 

@@ -158,13 +158,31 @@ def open_experiment(
     with a method that does what needs none (`Method.without_weights`). Raises UserError when a trained method
     comes without -r.
     """
+    if kind.needs_weights(experiment.model):
+        require_resume(args, experiment)
+    scene = kind.open(args, experiment)
+    return scene, open_method(args, experiment, kind, scene, partly)
+
+
+def require_resume(args: argparse.Namespace, experiment: Experiment) -> None:
+    """Raise UserError where no checkpoint is named."""
+    if args.resume is None:
+        raise UserError(f"{experiment.method} is trained: name its checkpoint with -r latest or -r N")
+
+
+def open_method(
+    args: argparse.Namespace,
+    experiment: Experiment,
+    kind: type[Method],
+    scene: Any = None,
+    partly: bool = False,
+) -> Method:
+    """An experiment's method, for a scene or none, with the weights that `args` names, as above."""
     from engine.checkpoint import MissingCheckpointError, find_trained, load_for_inference
 
-    if kind.trains and args.resume is None:
-        raise UserError(f"{experiment.method} is trained: name its checkpoint with -r latest or -r N")
-    scene = kind.open(args, experiment)
-    if not kind.trains:
-        return scene, create_method(experiment, scene)
+    if not kind.needs_weights(experiment.model):
+        return create_method(experiment, scene)
+    require_resume(args, experiment)
     try:
         found = find_trained(args.output_dir or args.exp_dir, args.resume)
     except MissingCheckpointError as error:
@@ -172,7 +190,7 @@ def open_experiment(
         less = kind.without_weights(experiment.model, scene, message) if partly else None
         if less is None:
             raise MissingCheckpointError(message) from None
-        return scene, less
+        return less
     method = create_method(experiment, scene)
     load_for_inference(method, found)
-    return scene, method
+    return method

@@ -1,92 +1,49 @@
-"""Measure what a method costs: parameters, FLOPs, time, memory, and how much of the machine it uses."""
+"""Measure methods: what they cost, and how well they complete the depth of new views."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.cli import command_parser, positive, progress, setup_logging, split_overrides
+from common.cli import command_parser, progress, setup_logging, split_overrides
 from common.errors import UserError, command
 from common.files import replacing
-from methods import METHODS, create_method, load_experiment, method_class, open_data
+from engine.benchmark_arguments import add_geometry, add_profile
+from methods import METHODS, create_method, load_experiment, method_class, open_data, open_method
 
 if TYPE_CHECKING:
+    from dataloader.depth_pairs import DepthProtocol
+    from dataloader.hypersim_pairs import HypersimScene
     from engine.config import Experiment
+    from engine.depth_benchmark import Unknown
+    from engine.depth_predictors import AlignmentKind, Predictors
+    from engine.depth_runs import TaskSource
     from engine.method import Method
-    from engine.workloads import Bench, Work
+    from engine.profile_reports import Profile
 
 EXAMPLES = """
 python scripts/benchmark.py profile depth_warp photo_blend configs/baselines/vertex_colors
 python scripts/benchmark.py profile -e configs/warp_diffusion/toy training.precision=bf16 --json toy.json
 python scripts/benchmark.py profile -e configs/EXPERIMENT --table --sources 16 --batches 1 2 4 8
+python scripts/benchmark.py rooms -e configs/baselines/depth_warp --out_dir rooms/
+python scripts/benchmark.py scannet-process datasets/ScanNet --input_dir datasets/ScanNet/scans
+python scripts/benchmark.py scannet -e configs/EXPERIMENT -r latest --out_dir scannet/ --legacy
+python scripts/benchmark.py hypersim-pairs --hypersim_dir datasets/hypersim --scene_idx 3
+python scripts/benchmark.py hypersim -e configs/EXPERIMENT -r latest --out_dir hypersim/ --scene_idx 3
+python scripts/benchmark.py concat hypersim/
 """
-MEANING = """
-FLOPs are those of matrix products, convolutions and attention; a training step is a forward and a backward
-pass, without the optimiser. MFU: FLOP/s over what the best large matrix product of this machine reaches in
-the same precision, measured here. Memory is the peak: on a GPU what is allocated and reserved, on the CPU the
-growth of the process, from which memory that was already free is missing. A scene's own views are encoded and
-rendered, elsewhere random ones; a method given by name works on a procedural room, unless data.root says so.
-"""
-BATCHES = (1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64)
-COLUMNS = (
-    *("work", "count", "batch", "sources", "gflop", "gflop_each", "ms", "per_s", "tokens", "tokens_per_s"),
-    *("mfu", "allocated_mib", "reserved_mib", "resident_mib", "failure"),
-)
-_MIB = 1 << 20
-
-
-@dataclass
-class Profile:
-    """The measurements of one method. peak: FLOP/s of the machine in this precision."""
-
-    method: str
-    parameters: int
-    trained: int
-    device: str
-    precision: str
-    peak: float
-    rows: list[Work]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        rows = [row_values(row, self.peak) for row in self.rows]
-        return {**vars(self), "rows": rows}
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = command_parser(__doc__ or "", EXAMPLES)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    profile = commands.add_parser(
-        "profile",
-        help="FLOPs, seconds, memory and utilisation of training, encoding and rendering",
-        description=MEANING.strip(),
-        epilog=parser.epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    profile.add_argument("names", nargs="*", metavar="METHOD_OR_EXPERIMENT", help="names or folders")
-    profile.add_argument("-e", "--exp_dir", action="append", default=[], help="experiment folder, likewise")
-    profile.add_argument("-b", "--batch_size", type=positive(int), help="training samples at once")
-    profile.add_argument("--repeats", type=positive(int), default=3, help="timed repetitions (default 3)")
-    profile.add_argument(
-        "--size", type=positive(int), nargs=2, metavar=("H", "W"), help="of random views (default: 256 256)"
-    )
-    profile.add_argument("--table", action="store_true", help="over numbers of sources and batch sizes")
-    profile.add_argument(
-        "--sources", type=positive(int), default=16, metavar="N", help="--table: 1 to N (default 16)"
-    )
-    profile.add_argument(
-        "--batches", type=positive(int), nargs="+", default=BATCHES, metavar="B", help="--table: batch sizes"
-    )
-    profile.add_argument(
-        "--views", type=positive(int), nargs=2, default=(2, 6), metavar=("S", "T"),
-        help="--table: source and target views of a random training sample (default 2 6)",
-    )  # fmt: skip
-    profile.add_argument("--json", type=Path, metavar="FILE", help="write the numbers too")
+    shared = {"epilog": parser.epilog, "formatter_class": parser.formatter_class, "allow_abbrev": False}
+    add_profile(commands, shared)
+    add_geometry(commands, shared)
     return parser
 
 
@@ -101,12 +58,14 @@ def open_named(name: str, overrides: list[str]) -> tuple[Experiment, type[Method
     return load_experiment(Path(name), overrides)
 
 
-def profile(name: str, overrides: list[str], args: argparse.Namespace) -> Profile:
+def profile_one(name: str, overrides: list[str], args: argparse.Namespace) -> Profile:
     """Build a method and measure it."""
     import torch
 
     from engine.device import best_device
     from engine.method import Method
+    from engine.profile_reports import Profile
+    from engine.profile_runs import measure_once, tabulate
     from engine.profiling import matmul_peak
     from engine.sampling import key
     from engine.workloads import DTYPES, Bench, parameter_counts
@@ -129,91 +88,156 @@ def profile(name: str, overrides: list[str], args: argparse.Namespace) -> Profil
     return Profile(experiment.method, parameters, trained, str(bench.device), precision, peak, rows)
 
 
-def measure_once(
-    method: Method, experiment: Experiment, scene: Any, bench: Bench, args: argparse.Namespace
-) -> list[Work]:
-    """A training step where the method trains, encoding the sources, rendering one view."""
-    from engine.workloads import inference, scene_views, training_step
+def profile(args: argparse.Namespace, overrides: list[str]) -> None:
+    from engine.profile_reports import format_profile
 
-    rows = []
-    if method.trains:
-        batch = args.batch_size or experiment.training.batch_size
-        sample = drawing(method, experiment, scene, None)(batch)
-        rows.append(training_step(method, sample.to(bench.device), batch, bench))
-    method.eval().prepare_inference()
-    size = tuple(args.size) if args.size else method.view_size() or (256, 256)
-    views, cameras = scene_views(scene, experiment.data, size, method.reads_sources)
-    return rows + inference(method, views, cameras, bench)
+    names = [*args.names, *args.exp_dir]
+    if not names:
+        raise UserError(f"name what to profile: an experiment folder, or one of {', '.join(METHODS)}")
+    profiles = []
+    for name in names:
+        profiles.append(profile_one(name, overrides, args))
+        print(format_profile(profiles[-1]), flush=True)
+    if args.json is not None:
+        with replacing(args.json) as path:
+            path.write_text(json.dumps([found.as_dict() for found in profiles], indent=2) + "\n")
 
 
-def tabulate(
-    method: Method, experiment: Experiment, scene: Any, bench: Bench, args: argparse.Namespace
-) -> list[Work]:
-    """Training steps over batch sizes, inference over numbers of sources."""
-    from engine.workloads import inference_table, training_table
+def scannet_process(args: argparse.Namespace, overrides: list[str]) -> None:
+    from dataloader.scannet import find_sens, unpack_scan
 
-    rows = []
-    if method.trains:
-        draw = drawing(method, experiment, scene, tuple(args.views))
-        rows += training_table(method, progress(args.batches, "training steps", leave=False), draw, bench)
-    method.eval().prepare_inference()
-    size = tuple(args.size) if args.size else method.view_size() or (256, 256)
-    counts = progress(range(1, args.sources + 1), "inference", leave=False)
-    return rows + inference_table(method, size, counts, bench)
+    for path in progress(chosen(find_sens(args.input_dir), args), "scans", unit="scan"):
+        done = unpack_scan(path, args.output_dir / path.stem)
+        print(f"{path.stem}: {done.made} frames unpacked, {done.present} there already", flush=True)
 
 
-def drawing(
-    method: Method, experiment: Experiment, scene: Any, views: tuple[int, int] | None
-) -> Callable[[int], Any]:
-    """How a training batch of a size is made: of random content with so many views, else from the data."""
-    from engine.sampling import Stream
+def scannet(args: argparse.Namespace, overrides: list[str]) -> None:
+    from dataloader.scannet import ScannetScan, scan_folders
 
-    def draw(batch: int) -> Any:
-        random = method.random_sample(batch, *views) if views else None
-        if random is not None:
-            return random
-        samples = method.samples(scene, experiment.data)
-        stream = Stream(samples.size, experiment.training.seed)
-        return samples.collate([samples.draw(*stream.item(i)) for i in range(batch)])
-
-    return draw
+    predictors = build_predictors(args, overrides)
+    if args.from_estimate and predictors.method is None:
+        raise UserError("--from_estimate needs a method: name its experiment with -e")
+    estimate = predictors.estimate if args.from_estimate else None
+    protocol = protocol_of(args)
+    scans = [ScannetScan(path, protocol, estimate) for path in scan_folders(args.scannet_path, args.scenes)]
+    score(chosen(scans, args), predictors, args, "no_error")
 
 
-def row_values(row: Work, peak: float) -> dict[str, Any]:
-    """A row of a table by column, of those that apply."""
-    values: dict[str, Any] = {"work": row.what, **(row.settings or {"count": row.count})}
-    if row.measured is None:
-        return values | {"failure": row.failure}
-    values |= {
-        "gflop": row.measured.flops / 1e9,
-        "gflop_each": row.measured.flops / 1e9 / row.count,
-        "ms": row.measured.seconds * 1e3,
-        "per_s": row.per_second,
-    }
-    if row.tokens:
-        values |= {"tokens": row.tokens, "tokens_per_s": row.tokens * row.per_second}
-    if row.measured.flops:
-        values["mfu"] = row.utilisation(peak)
-    return values | {f"{kind}_mib": size / _MIB for kind, size in row.measured.memory.items()}
+def hypersim_pairs(args: argparse.Namespace, overrides: list[str]) -> None:
+    from dataloader.hypersim_pairs import find_pairs, write_pairs
+
+    for scene in hypersim_scenes(args, ""):
+        found = [pair for camera in scene.cameras() for pair in find_pairs(camera, scene.protocol)]
+        accepted = [pair for pair in found if pair.accepted]
+        write_pairs(scene.name, accepted, scene.table)
+        print(f"{scene.table}: {len(accepted)} of {len(found)} pairs", flush=True)
 
 
-def format_profile(found: Profile) -> str:
-    """The measurements as text."""
-    head = (
-        f"{found.method}: {found.parameters:,} parameters, {found.trained:,} trained\n"
-        f"{found.device}, precision {found.precision}: matrix products reach {found.peak / 1e9:,.1f} GFLOP/s"
-    )
-    rows = [row_values(row, found.peak) for row in found.rows]
-    present = {name for row in rows for name in row}
-    columns = [name for name in COLUMNS if name in present]
-    cells = [columns] + [[_cell(row.get(name, "-")) for name in columns] for row in rows]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    lines = ["  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)) for line in cells]
-    return "\n".join([head, *lines])
+def hypersim(args: argparse.Namespace, overrides: list[str]) -> None:
+    score(hypersim_scenes(args, "_pairs.csv"), build_predictors(args, overrides), args, "zero_depth")
 
 
-def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def rooms(args: argparse.Namespace, overrides: list[str]) -> None:
+    from dataloader.room_tasks import FIRST_UNSEEN, RoomTasks
+
+    first = FIRST_UNSEEN if args.first_seed is None else args.first_seed
+    height, width = args.size
+    made = [RoomTasks(first + i, height, width, protocol_of(args), args.pairs) for i in range(args.rooms)]
+    score(chosen(made, args), build_predictors(args, overrides), args, "zero_depth")
+
+
+def concat(args: argparse.Namespace, overrides: list[str]) -> None:
+    from engine.depth_reports import concat_results, format_summary
+
+    print(format_summary(concat_results(args.dir)))
+
+
+def chosen(items: Sequence[Any], args: argparse.Namespace) -> list[Any]:
+    """All, or the one that --scene_idx names."""
+    if args.scene_idx == "all":
+        return list(items)
+    if args.scene_idx >= len(items):
+        raise UserError(f"--scene_idx {args.scene_idx}: there are {len(items)}, counted from 0")
+    return [items[args.scene_idx]]
+
+
+def hypersim_scenes(args: argparse.Namespace, needed: str) -> list[HypersimScene]:
+    """The scenes to work on; of all, those that are there: a path named as they are, with this ending."""
+    from dataloader.hypersim import read_camera_parameters
+    from dataloader.hypersim_pairs import HypersimScene
+
+    table = read_camera_parameters(args.metadata_camera_parameters_csv_file)
+    found = [HypersimScene(args.hypersim_dir, row, protocol_of(args)) for row in chosen(table, args)]
+    pinholes = [scene for scene in found if not scene.parameters.physical]
+    if args.scene_idx != "all":
+        if not pinholes:
+            print(f"{found[0].name} was not rendered by a pinhole camera: it is no part of the benchmark")
+        return pinholes
+    there = [scene for scene in pinholes if (args.hypersim_dir / f"{scene.name}{needed}").exists()]
+    if not there:
+        raise UserError(f"{args.hypersim_dir} holds no SCENE{needed} of the {len(pinholes)} scenes")
+    print(f"{len(there)} of {len(pinholes)} scenes are in {args.hypersim_dir}", flush=True)
+    return there
+
+
+def protocol_of(args: argparse.Namespace) -> DepthProtocol:
+    """How points are drawn."""
+    from dataloader.depth_pairs import DepthProtocol, legacy_protocol
+
+    if args.legacy:
+        # the original blends 10 points where it looks for pairs, 16 where it scores them
+        return legacy_protocol(args.radius or 0.01, 10 if args.command == "hypersim-pairs" else 16)
+    return DepthProtocol(args.radius or 1.0)
+
+
+def build_predictors(args: argparse.Namespace, overrides: list[str]) -> Predictors:
+    """The models, with their weights, on the device."""
+    from dataloader.depth_models import load_depth_model
+    from engine.config import to_dict
+    from engine.depth_predictors import MODELS, OF_METHOD, Alignment, Predictors, monocular
+    from engine.device import best_device
+
+    unknown = [name for name in args.models if name not in MODELS]
+    if unknown:
+        raise UserError(f"--models {unknown[0]}: choose from {', '.join(MODELS)}")
+    method = None
+    if args.exp_dir is not None:
+        experiment, kind = load_experiment(args.exp_dir, overrides)
+        args.experiment = to_dict(experiment)  # for run.json
+        method = open_method(args, experiment, kind).to(best_device()).eval()
+    elif set(args.models) & set(OF_METHOD):
+        raise UserError("-e names the experiment folder of the method, or take --models nearest zoedepth")
+    plain = None
+    if any(name.startswith("zoedepth") for name in args.models):
+        plain = monocular(load_depth_model(args.depth_model, best_device()))
+    fit: AlignmentKind = "descent" if args.legacy else args.alignment
+    return Predictors(method, plain, Alignment(fit, args.initial_offset, args.seed))
+
+
+def score(
+    scenes: Sequence[TaskSource], predictors: Predictors, args: argparse.Namespace, unknown: Unknown
+) -> None:
+    """Run the models on the scenes and leave reports. unknown: what the original does there."""
+    from engine.depth_benchmark import Scoring
+    from engine.depth_reports import format_summary, summary, write_depth_reports
+    from engine.depth_runs import run_scenes
+    from engine.device import best_device
+    from engine.outputs import prepare_folder, write_provenance
+
+    if not scenes:
+        return
+    scoring = Scoring(unknown if args.legacy else None, pictures=4 if len(scenes) == 1 else 1)
+    out_dir = prepare_folder(args.out_dir)
+    # jobs of an array share the folder: what is not named after its scene gets a folder of its own
+    folder = out_dir if args.scene_idx == "all" else prepare_folder(out_dir / scenes[0].name)
+    results = run_scenes(scenes, predictors, args.models, scoring, out_dir, best_device())
+    skip_nan = not (args.legacy and unknown == "no_error")
+    write_provenance(folder, vars(args), args.seed)
+    files = write_depth_reports(results, folder, args.seed, skip_nan)
+    means = summary(results, args.seed, skip_nan)["models"]
+    print(format_summary({name: {**values, **values["mae"]} for name, values in means.items()}))
+    if results.skipped:
+        print(f"{len(results.skipped)} pairs left out (see {files[0]})")
 
 
 @command
@@ -221,16 +245,11 @@ def main() -> None:
     setup_logging()
     overrides, words = split_overrides(sys.argv[1:])
     args = build_parser().parse_args(words)
-    names = [*args.names, *args.exp_dir]
-    if not names:
-        raise UserError(f"name what to profile: an experiment folder, or one of {', '.join(METHODS)}")
-    profiles = []
-    for name in names:
-        profiles.append(profile(name, overrides, args))
-        print(format_profile(profiles[-1]), flush=True)
-    if args.json is not None:
-        with replacing(args.json) as path:
-            path.write_text(json.dumps([found.as_dict() for found in profiles], indent=2) + "\n")
+    if overrides and args.command != "profile" and getattr(args, "exp_dir", None) is None:
+        raise UserError(f"{overrides[0]} changes an experiment: name it with -e")
+    commands = (profile, scannet_process, scannet, hypersim_pairs, hypersim, rooms, concat)
+    run = {function.__name__: function for function in commands}
+    run[args.command.replace("-", "_")](args, overrides)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ EXAMPLES = """
 python scripts/download.py weights warp_plus_pose
 python scripts/download.py weights zeronvs_original --from ~/Downloads/zeronvs.ckpt
 python scripts/download.py weights lvsm/official
+python scripts/download.py weights scene_lifting/default
 python scripts/download.py splits
 python scripts/download.py metadata
 python scripts/download.py examples
@@ -33,9 +34,16 @@ _WEIGHTS = {
     "lvsm/official": "iter_100000/scene_decoder_only_256.pt",
     "lvsm/official_encoder_decoder": "iter_100000/scene_encoder_decoder_256.pt",
     "lvsm/unofficial": "iter_100000/lvsm_base.ckpt",
+    "scene_lifting/default": "iter_0/invisible-stitch.pt",
+    "scene_lifting/original": "iter_0/invisible-stitch.pt",
     "lvsm/unofficial_vae": "iter_100000/lvsm_vae_4x4.ckpt",
 }
-_HUB = {"lvsm/official": "coast01/LVSM", "lvsm/official_encoder_decoder": "coast01/LVSM"}
+_HUB = {
+    "lvsm/official": "coast01/LVSM",
+    "lvsm/official_encoder_decoder": "coast01/LVSM",
+    "scene_lifting/default": "paulengstler/invisible-stitch",
+    "scene_lifting/original": "paulengstler/invisible-stitch",
+}
 _BY_HAND = {  # name -> who publishes it where no program can fetch it
     "zeronvs_original": "ZeroNVS publishes its checkpoint on Google Drive, linked from the README of "
     "github.com/kylesargent/ZeroNVS",
@@ -73,7 +81,7 @@ def parse() -> argparse.Namespace:
 def add_megascenes(commands: Any, shared: dict[str, Any]) -> None:
     sub = commands.add_parser(
         "weights",
-        help="published checkpoints of warp_diffusion and lvsm",
+        help="published checkpoints of warp_diffusion, lvsm and scene_lifting",
         description="A published checkpoint to where train.py, test.py and video_script.py look for it: "
         "configs/NAME/iter_N.",
         **shared,

@@ -32,12 +32,24 @@ class NetworkConfig:
     reassemble: tuple[int, ...] = (256, 512, 1024, 1024)  # channels of the four scales
     features: int = 256  # of the decoder
     bins: int = 64
+    bin_embedding: int = 128  # channels of the metric head's embeddings
     embedding: Literal["extend", "reinit"] = (
         "extend"  # start of the two new channels: 0 beside the photo's, or anew
     )
 
     def __post_init__(self) -> None:
-        for name in ("height", "width", "hidden", "layers", "heads", "mlp", "window", "features", "bins"):
+        for name in (
+            "height",
+            "width",
+            "hidden",
+            "layers",
+            "heads",
+            "mlp",
+            "window",
+            "features",
+            "bins",
+            "bin_embedding",
+        ):
             if getattr(self, name) < 1:
                 raise UserError(f"model.network.{name} is {getattr(self, name)}: it must be at least 1")
         if self.height % 32 or self.width % 32:
@@ -92,6 +104,8 @@ class GenerationConfig:
         "honour"  # known depth and colours are kept and blended into | the networks' everywhere
     )
     half_pixel: bool = False  # the original's principal point, half a pixel off the image's middle
+    source_depth: Literal["all", "first"] = "all"  # of several photos: whose own depth is used
+    folder: str = ""  # where painted views are kept, for a later call to continue; empty = nowhere
 
     def __post_init__(self) -> None:
         _check("max_size", self.max_size, self.max_size == 0 or self.max_size >= 32, "0, or at least 32")
@@ -109,12 +123,27 @@ def _check(name: str, value: object, good: bool, what: str) -> None:
 
 
 @dataclass
+class PointsConfig:
+    """How points are rendered where a scene has no Gaussians."""
+
+    radius: float = 1.0  # pixels
+    close_gaps: bool = (
+        False  # pixels between neighbouring points take the nearest colour and count as covered
+    )
+
+    def __post_init__(self) -> None:
+        if not self.radius > 0:
+            raise UserError(f"model.points.radius is {self.radius}: it must be above 0")
+
+
+@dataclass
 class GaussianConfig:
     """3D Gaussians from the points, optimised on the views (specs/scene_lifting 3.5)."""
 
     steps: int = 0  # 0: points only (the original: 990)
     learn_opacity: bool = True  # False: the original's constant
     opacity: float = 0.8  # to start from; the original: 0.731
+    width: float = 0.5  # to start from, standard deviation in distances to the neighbours; the original: 1
     color_lr: float = 2.5e-3
     rest_lr: float = 1.25e-4
     scale_lr: float = 5e-3
@@ -124,7 +153,20 @@ class GaussianConfig:
     pose_lr: float = 0.0  # of per-view pose corrections, thrown away afterwards; the original: 1e-4
     dssim: float = 0.2  # weight of 1 - SSIM beside L1
     view_directions: Literal["center", "translation"] = "center"  # translation: the original's quirk
-    backend: Literal["auto", "torch", "gsplat"] = "auto"
+    principal_point: Literal["camera", "middle"] = (
+        "camera"  # middle: of the image, whatever the view's camera says
+    )
+    backend: Literal["auto", "torch", "numba", "gsplat"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise UserError(f"model.gaussians.steps is {self.steps}: 0 (points only) or more")
+        if not 0 < self.opacity < 1:
+            raise UserError(f"model.gaussians.opacity is {self.opacity}: it must lie between 0 and 1")
+        if not self.width > 0:
+            raise UserError(f"model.gaussians.width is {self.width}: it must be above 0")
+        if not 0 <= self.dssim <= 1:
+            raise UserError(f"model.gaussians.dssim is {self.dssim}: it must lie between 0 and 1")
 
 
 @dataclass
@@ -158,6 +200,7 @@ class SceneLiftingConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     inpainter: InpainterConfig = field(default_factory=InpainterConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    points: PointsConfig = field(default_factory=PointsConfig)
     gaussians: GaussianConfig = field(default_factory=GaussianConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     samples: SampleSettings = field(default_factory=SampleSettings)

@@ -35,7 +35,9 @@ Item = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]
 
 
 class DepthItems(Protocol):
-    """Photos [H, W, 3] with depth [H, W] and a mask of what is hidden, chosen by a seed where there is choice."""
+    """Photos [H, W, 3] with depth [H, W] and a mask of what is hidden, chosen by a seed where there is
+    choice.
+    """
 
     def __len__(self) -> int: ...
 
@@ -138,14 +140,18 @@ def open_depth_data(experiment: Experiment) -> DepthData:
     assert isinstance(config, SceneLiftingConfig)
     if data.root == ROOMS:
         size = (config.network.height, config.network.width)
-        rooms = [RoomItems(RoomDepths(seed_range(seeds), *size)) for seeds in (data.rooms.seeds, data.rooms.test_seeds)]
+        rooms = [
+            RoomItems(RoomDepths(seed_range(seeds), *size))
+            for seeds in (data.rooms.seeds, data.rooms.test_seeds)
+        ]
         return DepthData(ROOMS, *rooms)
     paths = config.paths
     missing = next((name for name in ("teacher", "masks") if not getattr(paths, name)), None)
     if not data.root or missing:
+        lacking = "data.root" if not data.root else f"model.paths.{missing}"
         raise UserError(
-            f"{'data.root' if not data.root else f'model.paths.{missing}'} is empty: depth completion is trained on "
-            "builtin:rooms, or on photos with a teacher's depth and hole masks (scripts/depth.py makes both)"
+            f"{lacking} is empty: depth completion is trained on builtin:rooms, or on photos with a "
+            "teacher's depth and hole masks (scripts/depth.py makes both)"
         )
     photos = open_teacher_photos(Path(data.root), Path(paths.teacher), data.max_bad_fraction)
     items = TeacherItems(photos, open_hole_masks(Path(paths.masks)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ from torch import Tensor
 
 from common.errors import UserError
 from dataloader.depth_tasks import DepthTask
+from dataloader.scene_sets_open import ROOMS, open_scene_sets
 from engine.config import DataConfig, Experiment, TrainingConfig
 from engine.method import Method, Optimization
+from engine.tensor_files import sha256_tensors
 from engine.weights import assign
 from geometry.cameras import Cameras
-from geometry.points import splat
+from geometry.depth_seams import honour_depth
+from geometry.gaussian_render import render_gaussians
 from geometry.views import Rendering, Views
 from methods.scene_lifting.arguments import add_arguments, apply_arguments
 from methods.scene_lifting.completion import complete_depth, predict_at_size
@@ -33,6 +37,8 @@ from methods.scene_lifting.originals import (
     is_original,
     read_state_dict,
 )
+from methods.scene_lifting.rendering import render_points
+from methods.scene_lifting.splatting import optimise
 from methods.scene_lifting.state import LiftedScene
 from methods.scene_lifting.validation import validate
 from methods.scene_lifting.weights import start_weights
@@ -71,6 +77,10 @@ class SceneLifting(Method):
     @classmethod
     def without_weights(cls, config: Any, scene: Any, missing: str) -> SceneLifting:
         return cls(config, None, missing)
+
+    @classmethod
+    def needs_weights(cls, config: SceneLiftingConfig) -> bool:
+        return config.completion == "network"
 
     add_arguments = staticmethod(add_arguments)
     apply_arguments = staticmethod(apply_arguments)
@@ -125,11 +135,15 @@ class SceneLifting(Method):
             return open_depth_data(experiment)
         if getattr(args, "inputimg", None) is not None:
             return open_photo(args.inputimg, args.depth, args.focal, experiment.model.generation)
+        if experiment.data.root == ROOMS:
+            return open_scene_sets(experiment.data)
         return super().open(args, experiment)
 
     def samples(self, scene: Any, data: DataConfig) -> DepthSamples:
         if not isinstance(scene, DepthData):
-            raise UserError("scene_lifting is trained on depth maps: set data.root=builtin:rooms or to photos")
+            raise UserError(
+                "scene_lifting is trained on depth maps: set data.root=builtin:rooms or to photos"
+            )
         return DepthSamples(scene.train, self.config.samples)
 
     def validate(self, scene: Any, data: DataConfig) -> dict[str, float]:
@@ -147,8 +161,12 @@ class SceneLifting(Method):
         predicted = predict_at_size(self.completer, network_inputs(sample.image, sample.masked_depth))
         maps = [sample.masked_depth, sample.depth, predicted]
         nearest = sample.depth.clamp(min=1e-3).amin((1, 2, 3), keepdim=True)
-        grey = [torch.where(m > 0, nearest / m.clamp(min=1e-3), 0).clamp(0, 1).expand(-1, 3, -1, -1) for m in maps]
-        return [[sample.image[i].cpu(), *(m[i].cpu() for m in grey)] for i in range(min(8, len(sample.image)))]
+        grey = [
+            torch.where(m > 0, nearest / m.clamp(min=1e-3), 0).clamp(0, 1).expand(-1, 3, -1, -1) for m in maps
+        ]
+        return [
+            [sample.image[i].cpu(), *(m[i].cpu() for m in grey)] for i in range(min(8, len(sample.image)))
+        ]
 
     def random_sample(self, batch: int, sources: int, targets: int) -> DepthSample:
         """Random photos and depth of the network's size; the numbers of views mean nothing here."""
@@ -170,9 +188,16 @@ class SceneLifting(Method):
 
     @torch.no_grad()
     def predict_depth(self, task: DepthTask) -> Tensor:
-        """The target's depth, completed from its photo and what is known of its depth."""
+        """The target's depth, completed from its photo and what is known of its depth.
+
+        Under `model.generation.seams` 'honour' it is bent to meet the known depth, as new views of a scene
+        are; 'network' leaves it, as the original does.
+        """
         with self._autocast(task.sparse.device):
-            return predict_at_size(self.completer, network_inputs(task.target.images, task.sparse))
+            depth = predict_at_size(self.completer, network_inputs(task.target.images, task.sparse))
+        if self.config.generation.seams == "network":
+            return depth
+        return honour_depth(depth[0, 0], task.sparse[0, 0])[None, None]
 
     def _autocast(self, device: torch.device) -> torch.autocast:
         dtype = _AUTOCAST.get(self.config.autocast)
@@ -180,17 +205,21 @@ class SceneLifting(Method):
 
     # Scenes
 
-    @torch.no_grad()
     def encode(self, source: Views, reuse: LiftedScene | None = None) -> LiftedScene:
-        """The photos [N] lifted to one scene; around a single one, with a prompt, further views are painted.
-
-        reuse: a scene that the photos join.
+        """The scene that photos [N] show, or `reuse` extended by them; around a single photo, the views of
+        `model.generation` are painted.
         """
         settings = self.config.generation
-        complete = None if self.config.completion == "none" else self.complete
+        complete = None if self.network is None else self.complete
         if reuse is None and len(source) == 1 and (settings.prompt or settings.prompts):
-            return make_scene(source, complete, self.config, source.images.device)
-        return lift_views(source, complete, settings, reuse)
+            folder = Path(settings.folder) if settings.folder else None
+            known = sha256_tensors(self.completer.state_dict()) if folder and self.network else ""
+            scene = make_scene(source, complete, self.config, source.images.device, folder, models=known)
+        else:
+            scene = lift_views(source, complete, settings, reuse)
+        if self.config.gaussians.steps:
+            scene = replace(scene, gaussians=optimise(scene, self.config.gaussians, settings.seed))
+        return scene
 
     def render(self, state: LiftedScene, cameras: Cameras) -> Rendering:
         """The scene's Gaussians, or its points where it has none, seen from cameras [N]."""
@@ -202,7 +231,9 @@ class SceneLifting(Method):
         )
 
     def _render_one(self, state: LiftedScene, camera: Cameras) -> Rendering:
-        return splat(state.points, state.colors, camera)
+        if state.gaussians is None:
+            return render_points(state, camera, self.config.points)
+        return render_gaussians(state.gaussians, camera)
 
 
 def build_network(config: NetworkConfig) -> DepthCompletion:

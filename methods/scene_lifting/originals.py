@@ -141,6 +141,7 @@ def infer_config(weights: Mapping[str, Tensor]) -> NetworkConfig:
         reassemble=tuple(len(weights[f"neck.reassemble_stage.layers.{i}.projection.bias"]) for i in range(4)),
         features=len(weights["neck.fusion_stage.layers.0.projection.bias"]),
         bins=len(weights["metric_head.seed_bin_regressor.conv2.bias"]),
+        bin_embedding=len(weights["metric_head.seed_projector.conv2.bias"]),
     )
 
 

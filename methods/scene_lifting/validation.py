@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dataloader.completion_samples import SampleSettings
+from dataloader.images import to_tensor
 from dataloader.teacher_depth import DepthTestSet
 from engine.depth_metrics import hidden_scores, validation_scores
 from methods.scene_lifting.data import DepthData, DepthItems, held_out_sample
@@ -22,9 +23,9 @@ _WHOLE = ("abs_rel", "rmse", "a1")
 def validate(predict: Predict, data: DepthData, settings: SampleSettings, limit: int) -> dict[str, float]:
     """Mean scores over at most `limit` held-out items (0: all), evenly spread.
 
-    hidden_*: on the pixels that are hidden, completed from the others. plain_*: on the same pixels without any
-    sparse depth, scaled and shifted to it. nyu_*: on photos with measured depth, without sparse depth, scaled and
-    shifted, on the crop of Eigen et al. Empty where there is nothing held out.
+    hidden_*: on the pixels that are hidden, completed from the others. plain_*: on the same pixels without
+    any sparse depth, scaled and shifted to it. nyu_*: on photos with measured depth, without sparse depth,
+    scaled and shifted, on the crop of Eigen et al. Empty where there is nothing held out.
     """
     rows: list[dict[str, float]] = []
     if data.held_out is not None:
@@ -68,7 +69,7 @@ def _hidden_rows(
 
 def _measured_row(predict: Predict, photos: DepthTestSet, index: int) -> dict[str, float]:
     photo, measured = photos.load(index)
-    image = torch.from_numpy(photo).permute(2, 0, 1)[None].float() / 255
+    image = to_tensor(photo)[None]
     depth = torch.from_numpy(measured)[None, None]
     predicted = predict(image, torch.zeros_like(depth))
     scores = validation_scores(align(predicted, depth, depth > 0), depth, "eigen")
