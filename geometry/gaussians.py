@@ -124,8 +124,8 @@ def from_points(points: Tensor, colors: Tensor, opacity: float = 0.1, width: flo
     """One round Gaussian per point [P, 3] of colour [P, 3] in [0, 1].
 
     opacity: of all of them, between 0 and 1. width: standard deviation, in root mean square distances to the
-    three nearest neighbours (Kerbl et al. 2023 have 1). Colours do not depend on the direction yet. Raises ValueError
-    for an opacity of 0 or 1 and beyond, which has no logit.
+    three nearest neighbours (Kerbl et al. 2023 have 1). Colours do not depend on the direction yet. Raises
+    ValueError for an opacity of 0 or 1 and beyond, which has no logit.
     """
     if not 0 < opacity < 1:
         raise ValueError(f"the opacity to start from is {opacity}: it must lie between 0 and 1")
