@@ -120,16 +120,17 @@ def neighbour_distances(points: Tensor) -> Tensor:
     return torch.from_numpy((distances[:, 1:] ** 2).mean(1)).to(points)
 
 
-def from_points(points: Tensor, colors: Tensor, opacity: float = 0.1) -> Gaussians:
-    """One round Gaussian per point [P, 3] of colour [P, 3] in [0, 1], as wide as its neighbours are far.
+def from_points(points: Tensor, colors: Tensor, opacity: float = 0.1, width: float = 1.0) -> Gaussians:
+    """One round Gaussian per point [P, 3] of colour [P, 3] in [0, 1].
 
-    opacity: of all of them, between 0 and 1. Colours do not depend on the direction yet. Raises ValueError
+    opacity: of all of them, between 0 and 1. width: standard deviation, in root mean square distances to the
+    three nearest neighbours (Kerbl et al. 2023 have 1). Colours do not depend on the direction yet. Raises ValueError
     for an opacity of 0 or 1 and beyond, which has no logit.
     """
     if not 0 < opacity < 1:
         raise ValueError(f"the opacity to start from is {opacity}: it must lie between 0 and 1")
     count = len(points)
-    scales = neighbour_distances(points).clamp(min=_SMALLEST).sqrt().log()
+    scales = neighbour_distances(points).clamp(min=_SMALLEST).sqrt().mul(width).log()
     quaternions = points.new_zeros(count, 4)
     quaternions[:, 0] = 1
     return Gaussians(

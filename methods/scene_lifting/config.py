@@ -143,6 +143,7 @@ class GaussianConfig:
     steps: int = 0  # 0: points only (the original: 990)
     learn_opacity: bool = True  # False: the original's constant
     opacity: float = 0.8  # to start from; the original: 0.731
+    width: float = 0.5  # to start from, standard deviation in distances to the neighbours; the original: 1
     color_lr: float = 2.5e-3
     rest_lr: float = 1.25e-4
     scale_lr: float = 5e-3
@@ -162,6 +163,8 @@ class GaussianConfig:
             raise UserError(f"model.gaussians.steps is {self.steps}: 0 (points only) or more")
         if not 0 < self.opacity < 1:
             raise UserError(f"model.gaussians.opacity is {self.opacity}: it must lie between 0 and 1")
+        if not self.width > 0:
+            raise UserError(f"model.gaussians.width is {self.width}: it must be above 0")
         if not 0 <= self.dssim <= 1:
             raise UserError(f"model.gaussians.dssim is {self.dssim}: it must lie between 0 and 1")
 

@@ -31,7 +31,7 @@ def optimise(scene: LiftedScene, config: GaussianConfig, seed: int = 0) -> Gauss
     Every step takes one view, drawn with the seed. Ctrl-C ends the work early and keeps what there is so far;
     a second one is not caught. Raises UserError for a backend that is not there.
     """
-    gaussians = from_points(scene.points, scene.colors, config.opacity)
+    gaussians = from_points(scene.points, scene.colors, config.opacity, config.width)
     fit = GaussianFit(gaussians, scene.views, config)
     order = list(draw_views(len(scene.views), config.steps, seed))
     with progress(order, "gaussians", unit="step", disable=not order) as bar:
@@ -131,7 +131,7 @@ def scene_extent(points: Tensor, cameras: list[Cameras]) -> float:
 
 
 def corrected_pose(w2c: Tensor, delta: Tensor) -> Tensor:
-    """A pose w2c [4, 4] changed by a vector [6]: the world turned about its origin, then the camera shifted."""
+    """A pose w2c [4, 4] changed by a vector [6]: the world turned about its origin, the camera shifted."""
     motion = exp_so3_r3(delta)
     rotation, translation = w2c[:3, :3] @ motion[:3, :3], w2c[:3, 3] + motion[:3, 3]
     return torch.cat([torch.cat([rotation, translation[:, None]], dim=1), w2c[3:]])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
@@ -11,8 +13,9 @@ from torch import Tensor
 from engine.config import TrainingConfig
 from engine.schedule import learning_rate_schedule
 from geometry.cameras import Cameras
+from geometry.gaussian_files import read_gaussians, write_gaussians
 from geometry.gaussian_render import project_gaussians
-from geometry.gaussians import from_points, neighbour_distances, quaternions_to_matrices
+from geometry.gaussians import Gaussians, from_points, neighbour_distances, quaternions_to_matrices
 from geometry.spherical_harmonics import evaluate_sh, rgb_to_dc
 from methods.scene_lifting.config import GaussianConfig
 from methods.scene_lifting.splatting import GaussianFit, padded_ssim, photometric_loss
@@ -23,6 +26,7 @@ ORIGINAL = GaussianConfig(
     steps=6,
     learn_opacity=False,
     opacity=1 / (1 + math.exp(-1)),
+    width=1.0,
     position_lr=1.6e-12,
     pose_lr=1e-4,
     view_directions="translation",
@@ -75,7 +79,7 @@ def recorded_views(case: Case) -> list[LiftedView]:
 
 
 def check_optimise(case: Case) -> None:
-    start = from_points(case.input("points"), case.input("colors"), ORIGINAL.opacity)
+    start = from_points(case.input("points"), case.input("colors"), ORIGINAL.opacity, ORIGINAL.width)
     fit, tolerance = GaussianFit(start, recorded_views(case), ORIGINAL), case.meta["tolerance"]
     projected = project_gaussians(fit.gaussians, fit.cameras[0], fit.cameras[0].w2c)
     for name, ours in (("xys", projected.xy), ("conics", projected.conics)):
@@ -103,8 +107,26 @@ def check_optimise(case: Case) -> None:
         assert mean <= tolerance["parameters"]["mean_abs"], f"{name}: {mean:.1e}"
 
 
+def check_ply(case: Case) -> None:
+    given = Gaussians(
+        means=case.input("xyz"),
+        log_scales=case.input("scaling"),
+        quaternions=case.input("rotation"),
+        opacity_logits=case.input("opacity"),
+        sh_dc=case.input("f_dc"),
+        sh_rest=case.input("f_rest"),
+    )
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "scene.ply"
+        write_gaussians(path, given)
+        assert path.read_bytes() == bytes(case.output("ply_bytes").numpy())
+        read = read_gaussians(path)
+    assert all(torch.equal(a, b) for a, b in zip(vars(given).values(), vars(read).values(), strict=True))
+
+
 CHECKS: dict[str, Callable[[Case], None]] = {
     "gs_functions": check_functions,
     "gs_init": check_init,
     "gs_optimise": check_optimise,
+    "gs_ply": check_ply,
 }
