@@ -130,6 +130,10 @@ class ScannetScan:
     protocol: DepthProtocol
     estimate: Callable[[Views], Tensor] | None = None
 
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
     def tasks(self) -> Iterator[DepthTask | SkippedPair]:
         """The pairs in order; those that lack a file or a pose are skipped, and say why.
 
@@ -146,13 +150,13 @@ class ScannetScan:
                 (path for f in pair for path in frame_files(self.folder, f) if not path.is_file()), None
             )
             if lacking is not None:
-                yield SkippedPair(self.folder.name, name, f"{lacking} is missing")
+                yield SkippedPair(self.name, name, f"{lacking} is missing")
                 continue
             source, target = (self._frame(intrinsic, frame) for frame in pair)
             if not all(view.cameras.c2w.isfinite().all() for view in (source, target)):
-                yield SkippedPair(self.folder.name, name, "tracking was lost: a pose is not finite")
+                yield SkippedPair(self.name, name, "tracking was lost: a pose is not finite")
                 continue
-            yield scannet_task(source, target, self.protocol, self.folder.name, name, self.estimate)
+            yield scannet_task(source, target, self.protocol, self.name, name, self.estimate)
 
     def _frame(self, intrinsic: NDArray[np.float64], frame: str) -> Views:
         color_file, depth_file, pose_file = frame_files(self.folder, frame)

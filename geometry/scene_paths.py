@@ -46,6 +46,7 @@ def circle_cameras(
     photo: a single camera; the others have its lens and size. directions: (azimuth, elevation) in degrees
     from the photo's; (0, 0) is the photo's camera itself.
     """
+    _check_single(photo)
     middle = photo.center + radius * photo.c2w[:3, 2]
     return turntable_cameras(photo, middle, directions, radius)
 
@@ -58,8 +59,7 @@ def turntable_cameras(
     photo: a single camera, from whose axes the directions (azimuth, elevation), in degrees, count; the
     cameras have its lens and size. Elevations must stay off +-90, where up has no direction.
     """
-    if photo.shape:
-        raise ValueError(f"directions count from one camera, not {tuple(photo.shape)}")
+    _check_single(photo)
     axes = photo.c2w[:3, :3]  # columns: right, down, forward
     azimuth, elevation = torch.tensor(directions, dtype=photo.c2w.dtype).reshape(-1, 2).deg2rad().unbind(-1)
     level = elevation.cos()
@@ -84,3 +84,8 @@ def supporting_cameras(
     mean of the points it was lifted to. depth: the mean of its z-depths, which is the cameras' distance.
     """
     return turntable_cameras(photo, middle, supporting_directions(azimuth, elevation), depth)
+
+
+def _check_single(photo: Cameras) -> None:
+    if photo.shape:
+        raise ValueError(f"directions count from one camera, not {tuple(photo.shape)}")

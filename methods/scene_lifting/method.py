@@ -19,6 +19,7 @@ from engine.tensor_files import sha256_tensors
 from engine.weights import assign
 from geometry.cameras import Cameras
 from geometry.depth_seams import honour_depth
+from geometry.gaussian_render import render_gaussians
 from geometry.views import Rendering, Views
 from methods.scene_lifting.arguments import add_arguments, apply_arguments
 from methods.scene_lifting.completion import complete_depth, predict_at_size
@@ -37,6 +38,7 @@ from methods.scene_lifting.originals import (
     read_state_dict,
 )
 from methods.scene_lifting.rendering import render_points
+from methods.scene_lifting.splatting import optimise
 from methods.scene_lifting.state import LiftedScene
 from methods.scene_lifting.validation import validate
 from methods.scene_lifting.weights import start_weights
@@ -188,8 +190,8 @@ class SceneLifting(Method):
     def predict_depth(self, task: DepthTask) -> Tensor:
         """The target's depth, completed from its photo and what is known of its depth.
 
-        Under `model.generation.seams` 'honour' it is bent to meet the known depth, as new views of a scene are;
-        'network' leaves it, as the original does.
+        Under `model.generation.seams` 'honour' it is bent to meet the known depth, as new views of a scene
+        are; 'network' leaves it, as the original does.
         """
         with self._autocast(task.sparse.device):
             depth = predict_at_size(self.completer, network_inputs(task.target.images, task.sparse))

@@ -23,8 +23,8 @@ _REACH, _SHRINK = (
 def render_points(scene: LiftedScene, camera: Cameras, config: PointsConfig) -> Rendering:
     """The scene's points as soft discs, for a single camera; see `geometry.points.splat`.
 
-    opacity is 1 where a disc hits and, with `close_gaps`, in the gaps between neighbouring ones, whose image and
-    depth are those of the nearest pixel that is hit.
+    opacity is 1 where a disc hits and, with `close_gaps`, in the gaps between neighbouring ones, whose image
+    and depth are those of the nearest pixel that is hit.
     """
     found = splat(scene.points, scene.colors, camera, config.radius, weights="soft")
     return _closed(scene, camera, found, config.radius) if config.close_gaps else found

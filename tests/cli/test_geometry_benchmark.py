@@ -114,7 +114,7 @@ def test_hypersim_from_files_to_table(call_main: CallMain, tmp_path: Path) -> No
     write_scene(tmp_path)
     table = write_table(tmp_path / "cameras.csv")
     places = ("--hypersim_dir", tmp_path, "--metadata_camera_parameters_csv_file", table)
-    code, out, err = call_main(SCRIPT, "hypersim-pairs", *places, "--radius", 1.5)
+    code, out, err = call_main(SCRIPT, "hypersim-pairs", *places)
     assert code == 0, err
     pairs = results(tmp_path / f"{SCENE}_pairs.csv")
     assert f"{len(pairs)} of 3 pairs" in out

@@ -22,9 +22,10 @@ COLUMNS = (
 
 
 def room_views(frames: int = 3, height: int = 24, width: int = 32) -> Views:
-    """Views of a room with the field of view of the table."""
+    """Views of a room with the field of view of the table, 40 cm apart."""
     boxes = make_boxes(2)
-    poses = make_cameras(2, 12, height, width, boxes).c2w[:frames]
+    poses = make_cameras(2, 1, height, width, boxes).c2w.repeat(frames, 1, 1)
+    poses[:, 0, 3] += 0.4 * torch.arange(frames)
     focal = width / (2 * np.tan(FOV / 2))
     return render(boxes, pinhole(focal, height, width).with_poses(poses), supersample=1)
 

@@ -126,7 +126,7 @@ def test_pairs_overlap_as_the_views_do(protocol: DepthProtocol, written: Path) -
     found = {(pair.first, pair.second): pair for pair in find_pairs(open_camera(written), protocol)}
     assert set(found) == {(0, 1), (0, 2), (1, 2)}
     assert found[0, 1].overlap > found[0, 2].overlap > 0.3
-    assert found[0, 1].error < 0.5  # the original's focal length is wrong here
+    assert found[0, 1].error < 0.5
 
 
 def test_nearest_points_err_less_than_the_originals(written: Path) -> None:

@@ -16,6 +16,7 @@ from methods.scene_lifting.generation import generate, lift_photo
 from methods.scene_lifting.inputs import photo_camera
 from methods.scene_lifting.plan import later_cameras
 from methods.scene_lifting.seeing import look
+from methods.scene_lifting.splatting import exp_so3_r3
 from methods.scene_lifting.state import LiftedScene, LiftedView
 from tests.parity.cases import Case
 
@@ -70,7 +71,13 @@ def check_camera_paths(case: Case) -> None:
     middle, depth = case.input("supporting_center"), float(case.input("supporting_mean_depth"))
     _check_poses(case, "supporting", supporting_cameras(photo, azimuth, elevation, middle, depth))
     case.close("supporting.azim_elev_deg", supporting_directions(azimuth, elevation), **tolerance)
-    case.close("exp_map_so3xr3", _row_transforms(case.input("tangent")), **tolerance)
+    case.close("exp_map_so3xr3", row_transforms(case.input("tangent")), **tolerance)
+
+
+def row_transforms(tangents: Tensor) -> Tensor:
+    """The exponentials [N, 4, 3] of (translation, rotation) [N, 6], as [R; t] for row vectors."""
+    poses = exp_so3_r3(tangents)
+    return torch.cat([poses[:, :3, :3], poses[:, :3, 3:].transpose(-1, -2)], dim=1)
 
 
 def paint(
