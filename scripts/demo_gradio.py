@@ -37,6 +37,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--inpainter", metavar="NAME", help="hub id or folder of an inpainting pipeline, or none"
     )
     parser.add_argument(
+        "--film",
+        type=int,
+        default=60,
+        metavar="N",
+        help="frames of the fly-through over the views, 0 for none (default: %(default)s)",
+    )
+    parser.add_argument(
         "--output_dir",
         type=Path,
         default=Path("outputs/web_demo"),
@@ -74,13 +81,18 @@ def main() -> None:
             load_for_inference(method, find_trained(args.checkpoint_dir or args.exp_dir, args.resume))
         except MissingCheckpointError as error:
             raise UserError(f"{error}; {kind.weights_hint}") from None
-    scenes = WebScenes(method.to(best_device()).eval(), experiment.model)
+    scenes = WebScenes(method.to(best_device()).eval(), experiment.model, args.film)
     studio = Studio(scenes, args.output_dir, Limits(args.max_upload), paints=scenes.inpaint is not None)
     with tempfile.TemporaryDirectory() as folder:
         examples = write_examples(Path(folder))
         with serving(studio, examples, args.host, args.port, args.share) as address:
             print(f"open {address} in a browser; Ctrl-C ends it. Scenes are kept in {studio.output_dir}")
-            threading.Event().wait()
+            wait()
+
+
+def wait() -> None:
+    """Until Ctrl-C: the page is served by threads."""
+    threading.Event().wait()
 
 
 def write_examples(folder: Path) -> list[tuple[Path, str]]:

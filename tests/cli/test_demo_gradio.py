@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import socket
+import sys
 import threading
 import time
 import urllib.error
@@ -24,6 +25,7 @@ from PIL import Image
 
 from methods.scene_lifting.state import LiftedScene
 from methods.scene_lifting.web_jobs import Limits, Studio
+from tests.cli.conftest import CallMain
 from tests.methods.scene_lifting.lifted_rooms import lifted_room
 
 PATIENCE = 30_000  # ms
@@ -273,3 +275,69 @@ def test_only_this_computer_is_served(served: Served) -> None:
     rows = [line.split() for line in table.read_text().splitlines()[1:]]
     listening = [row[1] for row in rows if row[3] == "0A" and int(row[1].split(":")[1], 16) == served.port]
     assert listening == [f"0100007F:{served.port:04X}"]
+
+
+@pytest.fixture
+def tiny_experiment(tmp_path: Path) -> tuple[Path, Path]:
+    """An experiment folder and a checkpoint of random weights."""
+    import yaml
+
+    from engine.config import to_dict
+    from engine.pretrained import save
+    from methods.scene_lifting.method import SceneLifting
+    from tests.methods.scene_lifting.tiny import tiny_config
+
+    method = SceneLifting.create(tiny_config())
+    method.initialise()
+    (tmp_path / "weights").mkdir()
+    save(method, tmp_path / "weights")
+    (tmp_path / "tiny").mkdir()
+    content = {"method": "scene_lifting", "model": {"network": to_dict(tiny_config().network)}}
+    (tmp_path / "tiny" / "config.yaml").write_text(yaml.safe_dump(content))
+    return tmp_path / "tiny", tmp_path / "weights"
+
+
+def test_the_script_serves_until_it_is_interrupted(
+    tiny_experiment: tuple[Path, Path],
+    call_main: CallMain,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    folder, weights = tiny_experiment
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/"
+    seen: list[bytes] = []
+
+    def interrupted() -> None:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            seen.append(answer.read())
+        raise KeyboardInterrupt
+
+    assert "examples:" in call_main("scripts/demo_gradio.py", "--help")[1]
+    monkeypatch.setattr(sys.modules["demo_gradio_script"], "wait", interrupted)
+    words = ["-e", folder, "-r", weights, "--inpainter", "none", "--port", url.split(":")[-1].strip("/")]
+    code, printed, errors = call_main("scripts/demo_gradio.py", *words, "--output_dir", tmp_path / "scenes")
+    assert (code, b"Scene from one photo" in seen[0]) == (130, True), errors
+    assert f"open {url}" in printed
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(url, timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-r", "latest"], "holds no checkpoint"),
+        (["-e", "configs/lvsm/toy"], "of the method lvsm"),
+        (["--max_upload", "0"], "must be above 0"),
+        (["-e", "configs/nothing"], "configs/nothing"),
+    ],
+)
+def test_bad_command_lines_are_one_line(
+    words: list[str], said: str, call_main: CallMain, monkeypatch: pytest.MonkeyPatch, repo_root: Path
+) -> None:
+    monkeypatch.chdir(repo_root)
+    code, _, errors = call_main("scripts/demo_gradio.py", *words)
+    assert code == 2
+    assert said in errors
+    assert "Traceback" not in errors
