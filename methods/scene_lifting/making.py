@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.errors import UserError
 from geometry.views import Views
@@ -75,15 +74,6 @@ def make_scene(
         on_view(0, len(cameras) + 1, scene.views[0])
     known = json.dumps([dataclasses.asdict(config.inpainter), models], sort_keys=True)
     return generate(scene, cameras, complete, inpaint, settings, folder, told, known)
-
-
-def describe_weights(network: nn.Module) -> str:
-    """Hexadecimal digits that tell networks apart by their weights: sums, and sums of squares, of each."""
-    sums = [
-        [name, float(value.double().sum()), float(value.double().square().sum())]
-        for name, value in network.state_dict().items()
-    ]
-    return hashlib.blake2b(json.dumps(sums).encode(), digest_size=16).hexdigest()
 
 
 def _after_photo(on_view: OnView) -> OnView:
