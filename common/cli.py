@@ -62,7 +62,7 @@ def setup_logging(level: int = logging.INFO) -> None:
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr, force=True)
     for noisy in (
         *("PIL", "matplotlib", "trimesh", "accelerate", "imageio", "imageio_ffmpeg", "torch"),
-        *("httpx2", "botocore", "aiobotocore"),
+        *("httpx", "httpx2", "botocore", "aiobotocore", "numexpr"),
     ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 

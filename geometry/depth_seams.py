@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate, pad
+from torch.nn.functional import interpolate, pad
 
 from geometry.depth_edges import dilate_isotropic
 
@@ -57,8 +57,13 @@ def harmonic(values: Tensor, known: Tensor) -> Tensor:
 
 def _laplace(x: Tensor) -> Tensor:
     """Sum of the differences of each pixel [H, W] to the neighbours that it has."""
-    ring = pad(x[None, None], (1, 1, 1, 1), mode="replicate")[0, 0]
-    return 4 * x - ring[:-2, 1:-1] - ring[2:, 1:-1] - ring[1:-1, :-2] - ring[1:-1, 2:]
+    total = torch.zeros_like(x)
+    down, right = x[1:] - x[:-1], x[:, 1:] - x[:, :-1]
+    total[1:] += down
+    total[:-1] -= down
+    total[:, 1:] += right
+    total[:, :-1] -= right
+    return total
 
 
 def _cycle(residual: Tensor, fixed: Tensor) -> Tensor:
@@ -68,12 +73,19 @@ def _cycle(residual: Tensor, fixed: Tensor) -> Tensor:
     x = _smooth(torch.zeros_like(residual), residual, fixed)
     if max(height, width) > 2:
         left = (residual - _laplace(x)).masked_fill(fixed, 0.0)
-        odd = (0, width % 2, 0, height % 2)
-        small = 4 * avg_pool2d(pad(left[None, None], odd), 2)[0, 0]
-        anchored = avg_pool2d(pad(fixed.to(x)[None, None], odd), 2)[0, 0] > 0
+        small, anchored = _halved(left), _halved(fixed.to(x)) > 0
         rough = interpolate(_cycle(small, anchored)[None, None], scale_factor=2, mode="bilinear")[0, 0]
         x = x + rough[:height, :width].masked_fill(fixed, 0.0)
     return _smooth(x, residual, fixed)
+
+
+def _halved(x: Tensor) -> Tensor:
+    """Sums over 2x2 pixels: [H, W] -> [ceil(H / 2), ceil(W / 2)]."""
+    total = x[::2, ::2].clone()
+    total[: x.shape[0] // 2] += x[1::2, ::2]
+    total[:, : x.shape[1] // 2] += x[::2, 1::2]
+    total[: x.shape[0] // 2, : x.shape[1] // 2] += x[1::2, 1::2]
+    return total
 
 
 def _smooth(x: Tensor, residual: Tensor, fixed: Tensor) -> Tensor:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.errors import UserError
 from geometry.views import Views
-from methods.scene_lifting.config import GenerationConfig, SceneLiftingConfig
+from methods.scene_lifting.config import GenerationConfig, InpainterConfig, SceneLiftingConfig
 from methods.scene_lifting.generation import OnView, add_view, generate, lift_photo
-from methods.scene_lifting.inpainters import load_inpainter
+from methods.scene_lifting.inpainters import Inpainter, load_inpainter
 from methods.scene_lifting.plan import later_cameras, plan_views
 from methods.scene_lifting.state import CompleteDepth, LiftedScene, LiftedView
 
@@ -52,16 +52,18 @@ def make_scene(
     folder: Path | None = None,
     on_view: OnView | None = None,
     models: str = "",
+    load: Callable[[InpainterConfig, torch.device], Inpainter | None] = load_inpainter,
 ) -> LiftedScene:
     """The scene around one photo: Views [1], with or without depth, on the device.
 
-    folder, on_view, models: as for `generation.generate`, but the photo itself is view 0. Everything that can
-    be wrong with paths, prompts and the inpainter is found before the first network runs.
+    folder, on_view, models: as for `generation.generate`, but the photo itself is view 0. load: gives the
+    inpainter; another than `load_inpainter` may keep it for the next scene. Everything that can be wrong with
+    paths, prompts and the inpainter is found before the first network runs.
     """
     settings = config.generation
     cameras = later_cameras(photo.cameras[0], settings)
     plan_views(cameras, settings, painted=config.inpainter.name != "none")
-    inpaint = load_inpainter(config.inpainter, device) if len(cameras) else None
+    inpaint = load(config.inpainter, device) if len(cameras) else None
     if inpaint is not None and complete is None:
         raise UserError(
             "painted views need a network to give them depth (model.completion=none): pass --inpainter none"
@@ -72,15 +74,6 @@ def make_scene(
         on_view(0, len(cameras) + 1, scene.views[0])
     known = json.dumps([dataclasses.asdict(config.inpainter), models], sort_keys=True)
     return generate(scene, cameras, complete, inpaint, settings, folder, told, known)
-
-
-def describe_weights(network: nn.Module) -> str:
-    """Hexadecimal digits that tell networks apart by their weights: sums, and sums of squares, of each."""
-    sums = [
-        [name, float(value.double().sum()), float(value.double().square().sum())]
-        for name, value in network.state_dict().items()
-    ]
-    return hashlib.blake2b(json.dumps(sums).encode(), digest_size=16).hexdigest()
 
 
 def _after_photo(on_view: OnView) -> OnView:

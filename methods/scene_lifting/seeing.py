@@ -15,7 +15,9 @@ from geometry.warp import fill_nearest
 from methods.scene_lifting.config import GenerationConfig
 from methods.scene_lifting.state import LiftedScene
 
-_FINE, _COARSE = 1.0, 2.5  # pixels: points as they are seen, and discs that close the gaps between them
+# Pixels: points as they are seen, half a pixel's diagonal, so that a grid of points one pixel apart hits all
+# pixels and none hides what is beside it; and discs that close the gaps where points lie farther apart.
+_FINE, _COARSE = 0.5**0.5, 2.5
 _RELATIVE_FINE, _RELATIVE_COARSE = 2.0, 0.01  # the original's, in units of half the image's short side
 _SHRINK = 2  # pixels taken off the closed surface, whose discs reach beyond its last points
 _RIM = 2.0  # pixels of the surface's rim that are made anew together with the hole
@@ -51,11 +53,11 @@ def look(scene: LiftedScene, camera: Cameras, config: GenerationConfig) -> Seen:
 
     Two passes of the nearest points: small ones for colour and depth, and large discs for the surface, which
     is known where these still cover after two pixels were taken off its rim. config.rendering: in 'pixels',
-    1 and 2.5 of them whatever the image's size (a turn by 25 degrees parts neighbouring points by up to 1.5
-    pixels at any resolution), gaps of the surface take the nearest colour and the farther depth around them,
-    and what lies off the surface is unknown. 'relative' is the original's: the sizes shrink with the image,
-    so that no gap is closed in images below about 250 pixels; gaps and the points off the surface are filled
-    from all other pixels, empty ones included.
+    0.71 and 2.5 of them whatever the image's size (a turn by 25 degrees parts neighbouring points by up to
+    1.5 pixels at any resolution); gaps of the surface take the nearest colour and the farther depth around
+    them, and what lies off the surface is unknown. 'relative' is the original's: the sizes shrink with the
+    image, so that no gap is closed in images below about 250 pixels; gaps and the points off the surface are
+    filled from all other pixels, empty ones included.
     """
     relative = config.rendering == "relative"
     fine_radius = ndc_radius(_RELATIVE_FINE / max(camera.height, camera.width), camera) if relative else _FINE

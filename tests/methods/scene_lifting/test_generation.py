@@ -43,7 +43,7 @@ def test_a_photo_becomes_a_point_per_pixel() -> None:
 
 
 def test_known_depth_of_a_photo_is_kept_and_its_holes_are_completed() -> None:
-    true = 2 + photo_image().mean(0)
+    true = torch.linspace(2, 2.3, 64).expand(48, 64)  # without edges that would be snapped
     known = true.clone()
     known[10:30, 20:44] = 0
 
@@ -122,8 +122,10 @@ def test_an_inpainter_of_another_size_is_refused() -> None:
 
 
 def seam_and_error(seed: int, seams: str) -> tuple[float, float, float]:
-    """Of a room's second view with a network that is off by a smooth factor and an offset: mean |log ratio|
-    to the known depth on known pixels, mean step of the log error into the hole, mean |log error| in the hole.
+    """A room's second view, with a network that is off by a smooth factor and an offset.
+
+    Returns the mean |log ratio| to the known depth on known pixels, the median step of the log error at the
+    seam, and the mean |log error| beyond it.
     """
     views = room(seed)
     assert views.depth is not None
@@ -146,9 +148,10 @@ def seam_and_error(seed: int, seams: str) -> tuple[float, float, float]:
 
 
 def test_honoured_depth_meets_what_is_known_without_a_step() -> None:
-    network = torch.tensor([seam_and_error(seed, "network") for seed in range(4)]).mean(0)
-    honoured = torch.tensor([seam_and_error(seed, "honour") for seed in range(4)]).mean(0)
-    assert network[0] > 0.1 and honoured[0] < 1e-6
+    network = torch.tensor([seam_and_error(seed, "network") for seed in range(2)]).mean(0)
+    honoured = torch.tensor([seam_and_error(seed, "honour") for seed in range(2)]).mean(0)
+    assert network[0] > 0.1
+    assert honoured[0] < 1e-6
     assert honoured[1] < 0.1 * network[1]
     assert honoured[2] < 0.75 * network[2]
 
@@ -276,7 +279,6 @@ def test_a_damaged_view_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 
 def test_what_is_given_is_not_written_into() -> None:
-    """Lifting does not write into the tensors that it is given."""
     image, depth = photo_image(), 2 + photo_image().mean(0)
     depth[:4] = 0
     copies = image.clone(), depth.clone()
