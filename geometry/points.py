@@ -19,7 +19,6 @@ from geometry.views import Rendering
 Weights = Literal["hard", "soft", "legacy"]
 Backend = Literal["auto", "torch", "numba", "pytorch3d"]
 _AT_ONCE = 1 << 22  # (point, pixel) pairs held in memory together
-_PYTORCH3D_LIMIT = 150  # points per pixel that its kernels take
 
 
 def ndc_radius(radius: float, camera: Cameras) -> float:
@@ -46,7 +45,8 @@ def splat(
     near (the original's benchmark, specs/scene_lifting 6).
 
     backend: torch runs anywhere; numba is faster and needs points on the CPU; pytorch3d needs that library;
-    auto takes pytorch3d on CUDA where it is installed, numba on the CPU and else torch. All agree.
+    auto takes pytorch3d on CUDA where it is installed, numba on the CPU and else torch. All agree, but that
+    pytorch3d does not promise an order of equally near points.
     Returns image [C, H, W] (three channels of zeros without colours), depth [1, H, W] (0: nothing hits) and
     opacity [1, H, W] {0, 1}, all float32 on the points' device. Raises ValueError for a batch of cameras, a
     radius that is not positive or an unknown word, and UserError for a backend that is not there.

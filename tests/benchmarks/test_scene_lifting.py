@@ -39,6 +39,7 @@ def test_a_difference_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         return torch.where(known, values, 0)
 
     monkeypatch.setattr(scene_lifting, "fill_by_search", wrong)
+    monkeypatch.setattr(scene_lifting, "MEASUREMENTS", [scene_lifting.measure_filling])
     monkeypatch.setattr(sys, "argv", WORDS)
     with pytest.raises(RuntimeError, match="differ by"):
         scene_lifting.main()
