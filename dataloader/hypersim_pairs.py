@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from common.cli import progress
@@ -24,6 +25,7 @@ from geometry.cameras import Cameras
 log = logging.getLogger(__name__)
 
 MIN_OVERLAP, MAX_ERROR = 0.8, 0.1  # share of the second frame's pixels; metres
+_CPU = torch.device("cpu")
 _COLUMNS = ("scene", "camera", "frame_id", "remaining_frame_id", "overlap")
 
 
@@ -63,12 +65,21 @@ def compare_frames(
     return float(rendered.opacity.mean()), float(error)
 
 
-def find_pairs(camera: HypersimCamera, protocol: DepthProtocol) -> Iterator[FramePair]:
-    """Every pair i < j of a camera's key frames, compared; frames that lack a file are named and left out."""
+def find_pairs(
+    camera: HypersimCamera, protocol: DepthProtocol, device: torch.device = _CPU
+) -> Iterator[FramePair]:
+    """Every pair i < j of a camera's key frames, compared; frames that lack a file are named and left out.
+
+    device: where points are drawn.
+    """
     frames = [frame for frame in camera.frames if _present(camera, frame, protocol)]
-    depth = lru_cache(maxsize=128)(camera.depth)
+
+    @lru_cache(maxsize=128)  # a camera has up to 100 key frames
+    def depth(frame: int) -> Tensor:
+        return camera.depth(frame).to(device)
+
     for i, first in enumerate(progress(frames, f"{camera.scene.name} {camera.name}", leave=False)):
-        points = frame_points(camera, first, protocol)
+        points = frame_points(camera, first, protocol).to(device)
         for second in frames[i + 1 :]:
             overlap, error = compare_frames(points, depth(second), camera.camera(second), protocol)
             yield FramePair(camera.name, first, second, overlap, error)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -91,7 +91,6 @@ def run_benchmark(
     predictors: Predictors,
     models: Sequence[str],
     scoring: Scoring,
-    device: torch.device | None = None,
 ) -> DepthResults:
     """Let the models answer every pair, and score them.
 
@@ -108,9 +107,7 @@ def run_benchmark(
         if reason:
             results.skipped.append(SkippedPair(pair.scene, pair.name, reason))
             continue
-        task = move_task(pair, device) if device else pair
-        found = {name: depth.cpu() for name, depth in predictors(task, models).items()}
-        _record(results, pair, found, scoring)
+        _record(results, pair, predictors(pair, models), scoring)
     return results
 
 
@@ -143,15 +140,3 @@ def _row(
     scene: str, pair: str, model: str, scores: dict[str, float], hidden: int = 0, known: float = math.nan
 ) -> dict[str, Any]:
     return {"scene": scene, "pair": pair, "model": model, "hidden": hidden, "known": known, **scores}
-
-
-def move_task(task: DepthTask, device: torch.device) -> DepthTask:
-    """The task with its tensors on a device."""
-    return replace(
-        task,
-        source=task.source.to(device),
-        target=task.target.to(device),
-        sparse=task.sparse.to(device),
-        hidden=task.hidden.to(device),
-        uneroded=None if task.uneroded is None else task.uneroded.to(device),
-    )

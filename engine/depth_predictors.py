@@ -28,7 +28,7 @@ MODELS = {
     "nearest": "the known depth of the nearest pixel",
 }
 OF_METHOD = ("inpainted", "zero", "zero_aligned")
-DEFAULT_DEPTH_MODEL = "Intel/zoedepth-nyu"
+_CPU = torch.device("cpu")
 
 AlignmentKind = Literal["least_squares", "robust", "descent"]
 Predict = Callable[[DepthTask], Tensor]  # -> z-depth [1, 1, H, W]
@@ -67,6 +67,18 @@ class Alignment:
         return int.from_bytes(digest[:8], "little") / 2**64
 
 
+def move_task(task: DepthTask, device: torch.device) -> DepthTask:
+    """The task with its tensors on a device."""
+    return replace(
+        task,
+        source=task.source.to(device),
+        target=task.target.to(device),
+        sparse=task.sparse.to(device),
+        hidden=task.hidden.to(device),
+        uneroded=None if task.uneroded is None else task.uneroded.to(device),
+    )
+
+
 def without_known(task: DepthTask) -> DepthTask:
     """The task with nothing known of the target's depth."""
     return replace(task, sparse=torch.zeros_like(task.sparse))
@@ -75,15 +87,17 @@ def without_known(task: DepthTask) -> DepthTask:
 @dataclass
 class Predictors:
     """Answers of the models to a task. method: may be None where none of `OF_METHOD` is asked for, likewise
-    plain, the monocular model.
+    plain, the monocular model. device: where the method is; tasks may be elsewhere, answers are on the CPU.
     """
 
     method: Method | None
     plain: Predict | None = None
     alignment: Alignment = Alignment()
+    device: torch.device = _CPU
 
     def __call__(self, task: DepthTask, names: Sequence[str]) -> dict[str, Tensor]:
         """Model name -> z-depth [1, 1, H, W]. Raises UserError for one that cannot answer or is not known."""
+        task = move_task(task, self.device)
         bases: dict[str, Tensor] = {}
         found = {}
         for name in names:
@@ -91,7 +105,7 @@ class Predictors:
             if base not in bases:
                 bases[base] = self._base(base, task)
             depth = bases[base]
-            found[name] = depth if name == base else self.alignment(depth, task, name)
+            found[name] = (depth if name == base else self.alignment(depth, task, name)).cpu()
         return found
 
     def _base(self, name: str, task: DepthTask) -> Tensor:
@@ -106,10 +120,10 @@ class Predictors:
     def estimate(self, photo: Views) -> Tensor:
         """The method's depth [1, 1, H, W] of a photo (Views [1]) of which nothing is known."""
         assert self.method is not None
-        size = (1, 1, photo.cameras.height, photo.cameras.width)
-        nothing = torch.zeros(size, device=photo.images.device)
+        photo = photo.to(self.device)
+        nothing = torch.zeros_like(photo.images[:, :1])
         task = DepthTask(photo, photo, nothing, torch.ones_like(nothing), "", photo.names[0])
-        return self.method.predict_depth(task)
+        return self.method.predict_depth(task).cpu()
 
 
 def monocular(model: DepthModel) -> Predict:

@@ -178,6 +178,8 @@ def format_summary(found: dict[str, dict[str, Any]]) -> str:
         numbers = [f"{values[kind]:.4f}" for kind in ("mean", "median")]
         answered = f"{values['answered']:.1%}" if "answered" in values else ""
         lines.append([name, str(values["n"]), *numbers, f"{low:.4f} to {high:.4f}", answered])
+    if not any("answered" in values for values in found.values()):
+        lines = [line[:-1] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import torch
-
 from common.cli import progress
 from common.errors import UserError
 from dataloader.depth_pairs import SkippedPair
@@ -35,23 +33,22 @@ def run_scenes(
     models: Sequence[str],
     scoring: Scoring,
     out_dir: Path,
-    device: torch.device,
 ) -> DepthResults:
     """Score every scene; its {scene}_results.csv is written as soon as it is done.
 
-    Raises UserError when not a single pair could be scored.
+    Raises UserError when there are pairs, but not one could be scored.
     """
     total = DepthResults(tuple(models))
     for scene in progress(scenes, "scenes", unit="scene", disable=len(scenes) == 1):
         tasks = progress(scene.tasks(), scene.name, unit="pair", leave=False)
-        found = run_benchmark(tasks, predictors, models, scoring, device)
+        found = run_benchmark(tasks, predictors, models, scoring)
         write_scene_results(found, scene.name, out_dir)
         for skipped in found.skipped:
             log.warning("%s %s is left out: %s", skipped.scene, skipped.name, skipped.reason)
         total.rows += found.rows
         total.skipped += found.skipped
         total.pictures += found.pictures
-    if not total.rows:
-        reasons = f", e.g. {total.skipped[0].reason}" if total.skipped else ""
-        raise UserError(f"no pair of {len(scenes)} scenes could be scored{reasons}")
+    if total.skipped and not total.rows:
+        reason = total.skipped[0].reason
+        raise UserError(f"no pair of {len(scenes)} scenes could be scored, e.g. {reason}")
     return total

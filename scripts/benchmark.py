@@ -114,27 +114,31 @@ def scannet_process(args: argparse.Namespace, overrides: list[str]) -> None:
 def scannet(args: argparse.Namespace, overrides: list[str]) -> None:
     from dataloader.scannet import ScannetScan, scan_folders
 
-    predictors = build_predictors(args, overrides)
-    if args.from_estimate and predictors.method is None:
+    if args.from_estimate and args.exp_dir is None:
         raise UserError("--from_estimate needs a method: name its experiment with -e")
+    folders = chosen(scan_folders(args.scannet_path, args.scenes), args)  # before networks are loaded
+    predictors, protocol = build_predictors(args, overrides), protocol_of(args)
     estimate = predictors.estimate if args.from_estimate else None
-    protocol = protocol_of(args)
-    scans = [ScannetScan(path, protocol, estimate) for path in scan_folders(args.scannet_path, args.scenes)]
-    score(chosen(scans, args), predictors, args, "no_error")
+    score([ScannetScan(path, protocol, estimate) for path in folders], predictors, args, "no_error")
 
 
 def hypersim_pairs(args: argparse.Namespace, overrides: list[str]) -> None:
     from dataloader.hypersim_pairs import find_pairs, write_pairs
+    from engine.device import best_device
 
     for scene in hypersim_scenes(args, ""):
-        found = [pair for camera in scene.cameras() for pair in find_pairs(camera, scene.protocol)]
+        found = [
+            pair for camera in scene.cameras() for pair in find_pairs(camera, scene.protocol, best_device())
+        ]
         accepted = [pair for pair in found if pair.accepted]
         write_pairs(scene.name, accepted, scene.table)
         print(f"{scene.table}: {len(accepted)} of {len(found)} pairs", flush=True)
 
 
 def hypersim(args: argparse.Namespace, overrides: list[str]) -> None:
-    score(hypersim_scenes(args, "_pairs.csv"), build_predictors(args, overrides), args, "zero_depth")
+    scenes = hypersim_scenes(args, "_pairs.csv")
+    if scenes:
+        score(scenes, build_predictors(args, overrides), args, "zero_depth")
 
 
 def rooms(args: argparse.Namespace, overrides: list[str]) -> None:
@@ -211,7 +215,7 @@ def build_predictors(args: argparse.Namespace, overrides: list[str]) -> Predicto
     if any(name.startswith("zoedepth") for name in args.models):
         plain = monocular(load_depth_model(args.depth_model, best_device()))
     fit: AlignmentKind = "descent" if args.legacy else args.alignment
-    return Predictors(method, plain, Alignment(fit, args.initial_offset, args.seed))
+    return Predictors(method, plain, Alignment(fit, args.initial_offset, args.seed), best_device())
 
 
 def score(
@@ -221,16 +225,13 @@ def score(
     from engine.depth_benchmark import Scoring
     from engine.depth_reports import format_summary, summary, write_depth_reports
     from engine.depth_runs import run_scenes
-    from engine.device import best_device
     from engine.outputs import prepare_folder, write_provenance
 
-    if not scenes:
-        return
     scoring = Scoring(unknown if args.legacy else None, pictures=4 if len(scenes) == 1 else 1)
     out_dir = prepare_folder(args.out_dir)
     # jobs of an array share the folder: what is not named after its scene gets a folder of its own
     folder = out_dir if args.scene_idx == "all" else prepare_folder(out_dir / scenes[0].name)
-    results = run_scenes(scenes, predictors, args.models, scoring, out_dir, best_device())
+    results = run_scenes(scenes, predictors, args.models, scoring, out_dir)
     skip_nan = not (args.legacy and unknown == "no_error")
     write_provenance(folder, vars(args), args.seed)
     files = write_depth_reports(results, folder, args.seed, skip_nan)

@@ -30,7 +30,7 @@ from methods.scene_lifting.state import LiftedScene, LiftedView
 
 MAX_ANGLE = 85.0  # degrees; floors are seen at up to about 80, a step of 2 % of the depth at 85 and more
 _OPACITY = 0.95  # of Gaussians that were not optimised: points hide what is behind them
-_SWAY = 0.08  # of the depth unit: how far the camera moves to and fro before a single view
+_SWAY = 0.05  # of the depth unit: how far the camera moves to and fro before a single view
 
 
 def write_scene(scene: LiftedScene, folder: Path, original_axes: bool = False) -> list[Path]:

@@ -122,7 +122,9 @@ def _left_side(upload_mb: float) -> tuple[list[Any], gr.Button, gr.Button]:
 
 def _right_side(make: gr.Button, cancel: gr.Button) -> Outputs:
     status = gr.HTML(status_line(None), elem_id="status")
-    views = gr.Gallery(label="Views", columns=3, height=230, object_fit="contain", elem_id="views")
+    views = gr.Gallery(
+        label="Views", columns=3, fit_columns=False, height=230, object_fit="contain", elem_id="views"
+    )
     model = gr.Model3D(
         label="Scene: drag to turn, wheel to come closer",
         height=400,

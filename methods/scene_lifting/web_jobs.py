@@ -221,8 +221,8 @@ def _pack(folder: Path, archive: Path) -> None:
 def viewpoint(scene: LiftedScene, model: Path) -> tuple[float, float, float]:
     """Where the photo's camera stands about the middle of the scene's model (.glb).
 
-    Returns azimuth from +x towards +z and angle from +y in degrees, and the distance, in glTF's axes (x
-    right, y up, z backwards), as viewers that turn about a model's middle take it.
+    From there nothing is torn. Returns azimuth from +x towards +z and angle from +y in degrees, and the
+    distance, in glTF's axes (x right, y up, z backwards), as viewers that turn about the middle take it.
     """
     low, high = read_bounds(model)
     camera = scene.views[0].camera.center.detach().cpu().double().numpy() * [1, -1, -1]

@@ -185,7 +185,8 @@ def _sentence(progress: Progress) -> str:
     if progress.state == "waiting":
         return "Waiting: another scene is being made."
     if progress.state == "done":
-        return f"Done: {progress.total} views in {_duration(progress.seconds)}."
+        made = "1 view" if progress.total == 1 else f"{progress.total} views"
+        return f"Done: {made} in {_duration(progress.seconds)}."
     spent = f"{_duration(progress.seconds)} so far"
     if progress.state == "writing":
         return f"Writing the files, {spent}."

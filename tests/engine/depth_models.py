@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from dataloader.room_tasks import RoomTasks
 from engine.method import Method
 from geometry.cameras import Cameras
 from geometry.views import Rendering
+
+CORRECTED = DepthProtocol()
 
 
 class Middle(Method):
@@ -27,5 +30,7 @@ class Middle(Method):
         return torch.where(known, task.sparse, middle) + 0.1 * task.target.images.mean(1, keepdim=True)
 
 
-def room_tasks(seed: int = 5, protocol: DepthProtocol | None = None) -> list[DepthTask]:
-    return list(RoomTasks(seed, 24, 32, protocol or DepthProtocol()).tasks())
+@cache
+def room_tasks(protocol: DepthProtocol = CORRECTED) -> list[DepthTask]:
+    """The two pairs of a room; not to be changed."""
+    return list(RoomTasks(5, 24, 32, protocol).tasks())

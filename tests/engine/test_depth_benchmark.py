@@ -18,7 +18,7 @@ MODELS = ("inpainted", "zero_aligned", "nearest")
 
 def test_rows_and_pictures() -> None:
     tasks = room_tasks()
-    results = run_benchmark(tasks, Predictors(Middle()), MODELS, Scoring(pictures=1), torch.device("cpu"))
+    results = run_benchmark(tasks, Predictors(Middle()), MODELS, Scoring(pictures=1))
     assert [(row["pair"], row["model"]) for row in results.rows] == [
         (task.name, model) for task in tasks for model in MODELS
     ]

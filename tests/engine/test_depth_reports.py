@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from common.errors import UserError
 from dataloader.depth_pairs import DepthProtocol, SkippedPair
@@ -92,8 +91,7 @@ def test_damaged_results_are_named(tmp_path: Path) -> None:
 
 def run(tmp_path: Path, *scenes: object) -> DepthResults:
     sources: list = list(scenes)
-    device = torch.device("cpu")
-    return run_scenes(sources, Predictors(Middle()), ("inpainted", "nearest"), Scoring(), tmp_path, device)
+    return run_scenes(sources, Predictors(Middle()), ("inpainted", "nearest"), Scoring(), tmp_path)
 
 
 def test_a_run_leaves_reports(tmp_path: Path) -> None:
@@ -121,6 +119,12 @@ def test_a_run_without_any_score_is_an_error(tmp_path: Path) -> None:
         def tasks(self):
             yield SkippedPair("empty", "0-10", "a file is missing")
 
+    class Pairless(Empty):
+        def tasks(self):
+            yield from ()
+
+    write_depth_reports(run(tmp_path, Pairless()), tmp_path)  # a scene may have no pairs
+    assert (tmp_path / "empty_results.csv").read_text() == ",inpainted,nearest\n"
     with pytest.raises(UserError, match=r"no pair of 1 scenes could be scored, e\.g\. a file is missing"):
         run(tmp_path, Empty())
 

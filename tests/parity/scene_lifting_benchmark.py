@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
@@ -18,6 +21,7 @@ from dataloader.scannet import scannet_task, scannet_view
 from engine.depth_benchmark import DepthResults, Scoring, run_benchmark
 from engine.depth_metrics import Crop, validation_scores
 from engine.depth_predictors import Alignment, Predictors
+from engine.depth_reports import concat_results, write_scene_results
 from engine.method import Method
 from geometry.cameras import Cameras, pinhole
 from geometry.depth_alignment import fit_descent
@@ -181,6 +185,20 @@ def check_hypersim(case: Case) -> None:
     assert torch.equal(tasks[0].hidden[0, 0], 1 - inputs.tensors["mid.mask_0_1"].float())
     results = run_benchmark(tasks, predictors(case), config["models"], Scoring("zero_depth"))
     compare_errors(case, results, {name: name for name in config["models"]})
+    check_tables(case, results)
+
+
+def check_tables(case: Case, results: DepthResults) -> None:
+    """The csv file's columns, and what the original prints of all of them together."""
+    with TemporaryDirectory() as folder:
+        path = write_scene_results(results, "ai", Path(folder))
+        columns = path.read_text().splitlines()[0].split(",")
+        printed = {name: values["mean"] for name, values in concat_results(Path(folder)).items()}
+    assert ["Unnamed: 0", *columns[1:]] == case.config["csv_columns"] == list(printed)
+    for line in case.config["concat_print"]:
+        name, _, value = line.rpartition(": ")
+        rtol = case.meta["tolerance"]["aligned_rtol" if "aligned" in name else "rtol"]
+        assert math.isclose(printed[name], float(value), rel_tol=rtol), line
 
 
 CHECKS: dict[str, Callable[[Case], None]] = {
