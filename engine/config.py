@@ -234,6 +234,8 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
     if origin is Literal:
         if value is False and "no" in get_args(hint):  # YAML takes a bare no for False
             return "no"
+        if type(value) is int and str(value) in get_args(hint):  # and words of digits for numbers
+            return str(value)
         if value not in get_args(hint):
             raise UserError(
                 f"config key {name!r} is {value!r}: choose from {', '.join(map(str, get_args(hint)))}"

@@ -143,6 +143,18 @@ def test_a_bare_no_is_the_choice_of_that_name() -> None:
         build(TrainingConfig, {"tracker": False})
 
 
+@dataclass
+class Modes:
+    mode: Literal["single", "360"] = "single"
+
+
+def test_a_choice_of_digits_is_no_number() -> None:
+    """YAML takes it for one."""
+    assert build(Modes, {"mode": 360}).mode == "360"
+    with pytest.raises(UserError, match="'mode' is 180: choose from single, 360"):
+        build(Modes, {"mode": 180})
+
+
 def test_a_resolved_experiment_survives_yaml(tmp_path: Path) -> None:
     experiment = _resolve(tmp_path, "method: toy", "model.size=[3, 4]", "training.learning_rate=1e-5")
     again = _resolve(tmp_path, yaml.safe_dump(to_dict(experiment)))
