@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 import tempfile
 import threading
@@ -65,6 +66,8 @@ def main() -> None:
     setup_logging()
     words = ["-e", EXPERIMENT, *sys.argv[1:]]  # of two experiments, the last one counts
     args, experiment, kind = parse_experiment(build_parser(), "test", words)
+    if importlib.util.find_spec("gradio") is None:
+        raise UserError("the web demo needs gradio: run 'pip install -r requirements.txt'")
 
     from engine.checkpoint import MissingCheckpointError, find_trained, load_for_inference
     from engine.device import best_device
