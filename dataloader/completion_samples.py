@@ -96,32 +96,38 @@ def make_sample(
     hole: NDArray[np.uint8] | None,
     draws: Draws,
     settings: SampleSettings,
+    seen: NDArray[np.float32] | None = None,
 ) -> CompletionSample:
     """Make a sample from a photo [H, W, 3], its depth [H, W] >= 0 and a hole mask [h', w'] of any size.
 
     hole: 1 where depth is hidden; resized to the photo (nearest), and not needed unless the sample inpaints.
-    Source: specs/scene_lifting 4.4. Raises ValueError when sizes differ, a mask is missing, or the depth is 0
-    everywhere.
+    seen: [H, W], what another view knows of the depth; it is told in place of the truth, errors included.
+    Source: specs/scene_lifting 4.4. Raises ValueError when sizes differ, a mask is missing, the depth is 0
+    everywhere, or `seen` is to be rescaled or cropped.
     """
+    if seen is not None and (settings.rescale or settings.crop):
+        raise ValueError("depth seen by another view is neither rescaled nor cropped")
     if depth.shape != photo.shape[:2]:
         raise ValueError(f"the photo is {photo.shape[:2]}, its depth {depth.shape}")
     if settings.crop:
         photo, depth = photo[_WINDOW], depth[_WINDOW]
     image = torch.from_numpy(photo.astype(np.float32) / 255).permute(2, 0, 1)
     dense = torch.from_numpy(np.array(depth, dtype=np.float32))[None]
+    told = dense if seen is None else torch.from_numpy(np.array(seen, dtype=np.float32))[None]
     keep = torch.zeros_like(dense)
     if draws.inpaints(settings):
         if hole is None:
             raise ValueError("a sample that inpaints needs a hole mask")
-        dense = _rescaled(dense, draws.scale, settings) if settings.rescale else dense
+        if settings.rescale:
+            dense = told = _rescaled(dense, draws.scale, settings)
         keep = 1 - _resize_mask(hole, dense.shape[1], dense.shape[2])
     if draws.flip > 0.5:
-        image, dense = image.flip(-1), dense.flip(-1)
+        image, dense, told = image.flip(-1), dense.flip(-1), told.flip(-1)
         keep = keep.flip(-1) if settings.flip_masks else keep
     if draws.augment > 0.5:
         image = _augmented(image, draws)
     valid = (dense >= settings.min_depth).float() if settings.mask_zeros else torch.ones_like(dense)
-    return CompletionSample(image.contiguous(), dense.contiguous(), dense * keep, keep.contiguous(), valid)
+    return CompletionSample(image.contiguous(), dense.contiguous(), told * keep, keep.contiguous(), valid)
 
 
 def _rescaled(depth: Tensor, draw: float, settings: SampleSettings) -> Tensor:

@@ -31,7 +31,8 @@ from methods.scene_lifting.config import SceneLiftingConfig
 
 _NO_CHANGE = Draws(inpaint=0.0, scale=0.0, flip=0.0, augment=0.0)
 
-Item = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]
+# photo [H, W, 3], depth [H, W], mask of what is hidden, depth that another view knows (None: the truth)
+Item = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8], NDArray[np.float32] | None]
 
 
 class DepthItems(Protocol):
@@ -59,7 +60,8 @@ class RoomItems:
         return self.rooms.name(index)
 
     def load(self, index: int, seed: int) -> Item:
-        return self.rooms.load(index)
+        photo, depth, seen = self.rooms.load(index)
+        return photo, depth, (seen == 0).astype(np.uint8), seen
 
 
 @dataclass
@@ -77,7 +79,7 @@ class TeacherItems:
 
     def load(self, index: int, seed: int) -> Item:
         hole = self.masks.load(self.masks.choose(generator(seed, "mask")))
-        return (*self.photos.load(index), hole)
+        return (*self.photos.load(index), hole, None)
 
 
 @dataclass
@@ -119,8 +121,8 @@ class DepthSamples:
         return len(self.items)
 
     def draw(self, index: int, seed: int) -> CompletionSample:
-        photo, depth, hole = self.items.load(index, seed)
-        return make_sample(photo, depth, hole, draw(generator(seed, "sample")), self.settings)
+        photo, depth, hole, seen = self.items.load(index, seed)
+        return make_sample(photo, depth, hole, draw(generator(seed, "sample")), self.settings, seen)
 
     def collate(self, items: list[CompletionSample]) -> DepthSample:
         names = ("image", "depth", "masked_depth", "valid")
@@ -167,6 +169,6 @@ def is_training(args: argparse.Namespace) -> bool:
 
 def held_out_sample(items: DepthItems, index: int, settings: SampleSettings) -> CompletionSample:
     """An item as it is, neither flipped nor rescaled, with the depth of its hole mask hidden."""
-    photo, depth, hole = items.load(index, key(0, "held out", index))
+    photo, depth, hole, seen = items.load(index, key(0, "held out", index))
     plain = replace(settings, rescale=False, inpaint_probability=1.0)
-    return make_sample(photo, depth, hole, _NO_CHANGE, plain)
+    return make_sample(photo, depth, hole, _NO_CHANGE, plain, seen)

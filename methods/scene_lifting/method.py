@@ -37,6 +37,7 @@ from methods.scene_lifting.originals import (
     is_original,
     read_state_dict,
 )
+from methods.scene_lifting.outputs import write_scene
 from methods.scene_lifting.rendering import render_points
 from methods.scene_lifting.splatting import optimise
 from methods.scene_lifting.state import LiftedScene
@@ -211,15 +212,25 @@ class SceneLifting(Method):
         """
         settings = self.config.generation
         complete = None if self.network is None else self.complete
-        if reuse is None and len(source) == 1 and (settings.prompt or settings.prompts):
+        if reuse is None and len(source) == 1 and self._is_planned():
             folder = Path(settings.folder) if settings.folder else None
             known = sha256_tensors(self.completer.state_dict()) if folder and self.network else ""
-            scene = make_scene(source, complete, self.config, source.images.device, folder, models=known)
+            device = source.images.device
+            scene = make_scene(source, complete, self.config, device, folder, models=known)
         else:
             scene = lift_views(source, complete, settings, reuse)
         if self.config.gaussians.steps:
             scene = replace(scene, gaussians=optimise(scene, self.config.gaussians, settings.seed))
         return scene
+
+    def _is_planned(self) -> bool:
+        """Whether more is to be made of a photo than its own view: painted ones, or looks at the scene."""
+        settings = self.config.generation
+        return bool(settings.prompt or settings.prompts or self.config.inpainter.name == "none")
+
+    def write_sources(self, state: LiftedScene, folder: Path) -> list[Path]:
+        """The scene as files: Gaussians, points, mesh, cameras, views with depth and masks."""
+        return write_scene(state, folder / "scene")
 
     def render(self, state: LiftedScene, cameras: Cameras) -> Rendering:
         """The scene's Gaussians, or its points where it has none, seen from cameras [N]."""

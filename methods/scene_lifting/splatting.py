@@ -31,7 +31,7 @@ def optimise(scene: LiftedScene, config: GaussianConfig, seed: int = 0) -> Gauss
     Every step takes one view, drawn with the seed. Ctrl-C ends the work early and keeps what there is so far;
     a second one is not caught. Raises UserError for a backend that is not there.
     """
-    gaussians = from_points(scene.points, scene.colors, config.opacity, config.width)
+    gaussians = from_points(scene.points.float(), scene.colors.float(), config.opacity, config.width)
     fit = GaussianFit(gaussians, scene.views, config)
     order = list(draw_views(len(scene.views), config.steps, seed))
     with progress(order, "gaussians", unit="step", disable=not order) as bar:

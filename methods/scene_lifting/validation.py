@@ -60,7 +60,7 @@ def _hidden_rows(
         if not hidden.any() or not known.any():
             continue
         completed, plain = predict(image, sparse), predict(image, torch.zeros_like(sparse))
-        aligned = align(plain, depth, known)
+        aligned = align(plain, sparse, known)
         yield {
             **{f"hidden_{k}": v for k, v in hidden_scores(completed, depth, hidden).items() if k in _HIDDEN},
             **{f"plain_{k}": v for k, v in hidden_scores(aligned, depth, hidden).items() if k in _HIDDEN},

@@ -29,7 +29,30 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     **scene_lifting_benchmark.CHECKS,
 }
 # kinds whose cases are too large to ship with the tests
-LARGE: set[str] = set()
+LARGE = {
+    "attractor_unnormed_inv_mean",
+    "conditional_log_binomial",
+    "depth_alignment",
+    "depth_metrics",
+    "edge_snap_and_fill",
+    "gs_init",
+    "gs_optimise",
+    "hypersim_conversions",
+    "hypersim_eval",
+    "hypersim_pairs",
+    "metric_head",
+    "midas_beit_dpt_tiny",
+    "occlusion_masks",
+    "project_points",
+    "render_points",
+    "scannet_eval",
+    "seed_bin_regressor_softplus",
+    "stitch_stage",
+    "train_sample",
+    "train_step",
+    "zoe_dc_full_tiny",
+    "zoe_dc_inference",
+}
 CASES = collect("scene_lifting", {})
 
 

@@ -27,7 +27,7 @@ def tiny_network_config() -> NetworkConfig:
 
 
 def tiny_config() -> SceneLiftingConfig:
-    samples = SampleSettings(crop=False, inpaint_probability=0.8)
+    samples = SampleSettings(crop=False, rescale=False, inpaint_probability=0.8)
     return SceneLiftingConfig(start="", equal_rates=True, network=tiny_network_config(), samples=samples)
 
 
