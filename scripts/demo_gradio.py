@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 import tempfile
 import threading
@@ -65,6 +66,8 @@ def main() -> None:
     setup_logging()
     words = ["-e", EXPERIMENT, *sys.argv[1:]]  # of two experiments, the last one counts
     args, experiment, kind = parse_experiment(build_parser(), "test", words)
+    if importlib.util.find_spec("gradio") is None:
+        raise UserError("the web demo needs gradio: run 'pip install -r requirements.txt'")
 
     from engine.checkpoint import MissingCheckpointError, find_trained, load_for_inference
     from engine.device import best_device
@@ -96,12 +99,13 @@ def wait() -> None:
 
 
 def write_examples(folder: Path) -> list[tuple[Path, str]]:
-    """Photos to begin with, and their prompts: one that scikit-image brings along, and drawn rooms."""
-    from dataloader.builtin import open_builtin
+    """Photos to begin with, and their prompts: one that scikit-image brings along, and a drawn room."""
+    from dataloader.builtin import motorcycle
     from dataloader.images import write_image
+    from dataloader.room_scenes import RoomScenes
 
-    motorcycle, room = open_builtin("motorcycle"), open_builtin("room")
-    photos = [(motorcycle, "a motorcycle in a garage"), (room, "a room with colourful boxes")]
+    garage, room = motorcycle(), RoomScenes([0], n_views=1, size=(288, 384)).scene(0)
+    photos = [(garage, "a motorcycle in a garage"), (room, "a room with colourful boxes")]
     examples = []
     for scene, prompt in photos:
         path = folder / f"{scene.name}.jpg"

@@ -93,11 +93,12 @@ class Page:
     def leave(self, request: gr.Request) -> None:
         """The page is closed."""
         self.cancel(request)
+        self._finished.pop(_session(request), None)
 
     def present(self, request: gr.Request) -> dict[Any, Any]:
         """The finished scene, once: in one piece, because the viewer drops a model that is sent piecemeal."""
         progress = self._finished.pop(_session(request), None)
-        if progress is None or progress.result is None:
+        if progress is None or progress.result is None:  # nothing was made
             return {self.outputs.model: gr.skip()}
         out, folder = self.outputs, progress.result
         changes = {
@@ -125,7 +126,8 @@ class Page:
                 shown = len(progress.previews)
                 changes[out.views] = [(view, f"View {i + 1}") for i, view in enumerate(progress.previews)]
             yield changes
-        self._finished[session] = progress
+        if progress.state == "done":
+            self._finished[session] = progress
         yield self._end(progress)
 
     def _empty(self) -> dict[Any, Any]:

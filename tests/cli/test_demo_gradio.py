@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import re
@@ -341,3 +342,12 @@ def test_bad_command_lines_are_one_line(
     assert code == 2
     assert said in errors
     assert "Traceback" not in errors
+
+
+def test_a_missing_library_is_one_line(
+    call_main: CallMain, monkeypatch: pytest.MonkeyPatch, repo_root: Path
+) -> None:
+    monkeypatch.chdir(repo_root)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    code, _, errors = call_main("scripts/demo_gradio.py")
+    assert (code, "pip install" in errors, "Traceback" in errors) == (2, True, False)
