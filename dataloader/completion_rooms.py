@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dataloader.depth_pairs import DepthProtocol, make_task
 from dataloader.images import to_uint8
-from dataloader.toy import make_boxes, make_cameras, render
+from dataloader.toy import make_boxes, make_cameras, render, render_depth
 
 _VIEWS = 8  # cameras on the arc of a room, 10 degrees apart
 _FARTHEST = 3  # cameras between the two of an item, at most
@@ -56,10 +56,13 @@ class RoomDepths:
         boxes = make_boxes(seed, _BOXES)
         cameras = make_cameras(seed, _VIEWS, self.height, self.width, boxes)
         here, there = _choose_pair(seed)
-        views = render(boxes, cameras[torch.tensor([there, here])])
-        assert views.depth is not None
-        task = make_task(views[0:1], views[1:2], DepthProtocol(), self.name(0), str(seed))
-        return to_uint8(views.images[1]), _stored(views.depth[1, 0]), _stored(task.sparse[0, 0])
+        target = render(boxes, cameras[here : here + 1])
+        assert target.depth is not None
+        other = replace(
+            target, cameras=cameras[there : there + 1], depth=render_depth(boxes, cameras[there])[None, None]
+        )
+        task = make_task(other, target, DepthProtocol(), f"room{seed}", "pair")
+        return to_uint8(target.images[0]), _stored(target.depth[0, 0]), _stored(task.sparse[0, 0])
 
 
 def _choose_pair(seed: int) -> tuple[int, int]:
