@@ -224,7 +224,7 @@ class SceneLifting(Method):
         return scene
 
     def _is_planned(self) -> bool:
-        """Whether more is to be made of a photo than its own view: painted views, or looks at what is there."""
+        """Whether more is made of a photo than its own view: painted views, or looks at what is there."""
         settings = self.config.generation
         return bool(settings.prompt or settings.prompts or self.config.inpainter.name == "none")
 
