@@ -132,9 +132,11 @@ def main() -> None:
     setup_logging()
     args, experiment, kind = parse_experiment(build_parser(), "video")
     scene, method = open_experiment(args, experiment, kind, partly=True)
+    method = method.to(best_device()).eval()
+    with out_of_memory(FILMING):
+        method.prepare_scene(scene)
     takes = find_takes(args, scene, method, experiment.data)
     prepare_folder(args.savepath)
-    method = method.to(best_device()).eval()
     for take in takes:
         with out_of_memory(FILMING):
             state = method.encode(take.source().to(best_device()))

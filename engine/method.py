@@ -193,6 +193,9 @@ class Method(nn.Module, ABC):
         """Parameter groups, optimiser and schedule."""
         raise TypeError(f"{type(self).__name__} has nothing to train")
 
+    def prepare_scene(self, scene: Any) -> None:
+        """Add to what `open` returned what the weights know and videos ask for, such as depth."""
+
     def encode(self, source: Views, reuse: Any = None) -> Any:
         """Everything the source views determine, once. reuse: an earlier state to extend."""
         return SourceState(source)

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from common.errors import UserError
 from dataloader.depth_tasks import DepthTask
+from dataloader.images import to_tensor
+from dataloader.scene import Scene
 from dataloader.scene_sets_open import ROOMS, open_scene_sets
 from engine.config import DataConfig, Experiment, TrainingConfig
 from engine.method import Method, Optimization
@@ -25,6 +27,7 @@ from methods.scene_lifting.arguments import add_arguments, apply_arguments
 from methods.scene_lifting.completion import complete_depth, predict_at_size
 from methods.scene_lifting.config import NetworkConfig, SceneLiftingConfig
 from methods.scene_lifting.data import DepthData, DepthSample, DepthSamples, is_training, open_depth_data
+from methods.scene_lifting.generation import lift_photo
 from methods.scene_lifting.inputs import open_photo
 from methods.scene_lifting.losses import losses
 from methods.scene_lifting.making import lift_views, make_scene
@@ -205,6 +208,17 @@ class SceneLifting(Method):
         return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
     # Scenes
+
+    def prepare_scene(self, scene: Any) -> None:
+        """Give a photo without depth the network's, so that camera paths know how far away things are."""
+        if not isinstance(scene, Scene) or self.network is None:
+            return
+        generation, device = self.config.generation, next(self.parameters()).device
+        for record in scene.records:
+            if record.depth is None and len(scene) == 1:
+                image = to_tensor(record.load()).to(device)
+                lifted = lift_photo(image, record.camera, None, self.complete, generation, record.name)
+                record.depth = lifted.views[0].depth.cpu().numpy()
 
     def encode(self, source: Views, reuse: LiftedScene | None = None) -> LiftedScene:
         """The scene that photos [N] show, or `reuse` extended by them; around a single photo, the views of

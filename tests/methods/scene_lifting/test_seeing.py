@@ -25,7 +25,7 @@ def test_a_photo_is_seen_again_from_its_own_camera(rendering: str) -> None:
     torch.testing.assert_close(seen.depth, scene.views[0].depth)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_what_is_seen_of_a_room_is_true(seed: int) -> None:
     views = room(seed)
     assert views.depth is not None
@@ -44,7 +44,7 @@ def test_what_is_seen_of_a_room_is_true(seed: int) -> None:
 
 
 def test_the_surface_has_no_gaps_at_any_size() -> None:
-    for size in ((48, 64), (96, 128), (240, 320)):
+    for size in ((48, 64), (192, 256)):
         views = room(0, size=size)
         assert views.depth is not None
         photo = lift_photo(views.images[0], views.cameras[0], views.depth[0, 0], None, GenerationConfig())
