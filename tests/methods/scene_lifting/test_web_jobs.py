@@ -88,9 +88,10 @@ def test_failures_are_said_and_leave_nothing(
 
 
 def test_one_scene_at_a_time(photo: Path, tmp_path: Path) -> None:
-    busy, most = [0], [0]
+    busy, most, go = [0], [0], threading.Event()
 
     def make(**order: Any) -> LiftedScene:
+        assert go.wait(30)
         busy[0] += 1
         most[0] = max(most[0], busy[0])
         scene = lifted_room(16, 24, on_view=order["on_view"])
@@ -98,8 +99,11 @@ def test_one_scene_at_a_time(photo: Path, tmp_path: Path) -> None:
         return scene
 
     studio = Studio(make, tmp_path / "scenes")
-    jobs = [studio.start(Order(photo, "a room")) for _ in range(3)]
+    first = studio.start(Order(photo, "a room"))
+    assert next(step for step in first.follow(0.01) if step.state == "working")
+    jobs = [first, *(studio.start(Order(photo, "a room")) for _ in range(2))]
     jobs[1].stop()  # one that waits never begins
+    go.set()
     assert [list(job.follow(0.01))[-1].state for job in jobs] == ["done", "stopped", "done"]
     assert most == [1]
 
