@@ -72,9 +72,9 @@ def main() -> None:
     from engine.checkpoint import MissingCheckpointError, find_trained, load_for_inference
     from engine.device import best_device
     from methods.scene_lifting.method import SceneLifting
-    from methods.scene_lifting.web_demo import serving
-    from methods.scene_lifting.web_jobs import Limits, Studio
-    from methods.scene_lifting.web_scenes import WebScenes
+    from methods.scene_lifting.web.demo import serving
+    from methods.scene_lifting.web.jobs import Limits, Studio
+    from methods.scene_lifting.web.scenes import WebScenes
 
     if not issubclass(kind, SceneLifting):
         raise UserError(f"{args.exp_dir} is of the method {experiment.method}: scene_lifting is needed here")

@@ -30,7 +30,7 @@ python scripts/generate_scene.py -e configs/scene_lifting/original --image photo
 """
 
 EXPERIMENT = "configs/scene_lifting/default"
-FILM = "fly_through.mp4"
+FILMS = ("fly_through.mp4", "fly_through.gif")
 STEPS = "steps"  # folder of the finished views
 
 
@@ -108,12 +108,9 @@ def write(lifted: LiftedScene, args: argparse.Namespace, experiment: Experiment)
     """Write the scene and how it was made."""
     from engine.config import to_dict
     from engine.outputs import write_provenance
-    from geometry.gaussian_files import write_gaussians
-    from methods.scene_lifting.outputs import gaussians_of, write_scene
+    from methods.scene_lifting.outputs import write_scene
 
-    write_gaussians(args.output_path, gaussians_of(lifted), args.original_axes)
-    print(args.output_path)
-    for file in write_scene(lifted, args.savepath, args.original_axes):
+    for file in write_scene(lifted, args.savepath, args.original_axes, args.output_path):
         print(file)
     write_provenance(args.savepath, to_dict(experiment), experiment.model.generation.seed)
 
@@ -131,8 +128,9 @@ def write_flight(lifted: LiftedScene, method: SceneLifting, args: argparse.Names
     def render(camera: Cameras) -> Rendering:
         return Rendering(method.render(lifted, camera.reshape(1).to(best_device())).image[0])
 
-    write_film(fly_through(lifted, args.film), render, args.savepath / FILM)
-    print(args.savepath / FILM)
+    files = [args.savepath / name for name in FILMS]
+    write_film(fly_through(lifted, args.film), render, files)
+    print(*files, sep="\n")
 
 
 @command

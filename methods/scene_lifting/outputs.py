@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +33,9 @@ _OPACITY = 0.95  # of Gaussians that were not optimised: points hide what is beh
 _SWAY = 0.05  # of the depth unit: how far the camera moves to and fro before a single view
 
 
-def write_scene(scene: LiftedScene, folder: Path, original_axes: bool = False) -> list[Path]:
+def write_scene(
+    scene: LiftedScene, folder: Path, original_axes: bool = False, gaussians: Path | None = None
+) -> list[Path]:
     """Write all there is to a scene into a folder, which then is a scene folder of this repository.
 
     transforms.json, images/NNN.png, depth/NNN.npy: the views as nerfstudio's format has them (OpenGL camera
@@ -45,7 +47,7 @@ def write_scene(scene: LiftedScene, folder: Path, original_axes: bool = False) -
 
     The PLY files keep the scene's world: OpenCV axes of the photo's camera (x right, y down, z forward).
     original_axes: the Gaussians in the axes of the original's world before its export, see
-    `geometry.gaussian_files.write_gaussians`. Every file is written whole or not at all. Returns the files.
+    `geometry.gaussian_files.write_gaussians`. gaussians: another place for gaussians.ply. Every file is written whole or not at all. Returns the files.
     Raises ValueError for a scene without views, UserError when a file cannot be written.
     """
     if not scene.views:
@@ -58,10 +60,11 @@ def write_scene(scene: LiftedScene, folder: Path, original_axes: bool = False) -
     for view in scene.views:
         written += [folder / "images" / f"{view.name}.png", folder / "depth" / f"{view.name}.npy"]
         written += _write_pictures(view, folder / "views")
-    written += [folder / name for name in ("points.ply", "mesh.glb", "gaussians.ply")]
+    gaussians = gaussians or folder / "gaussians.ply"
+    written += [folder / "points.ply", folder / "mesh.glb", gaussians]
     write_mesh(_point_cloud(scene), folder / "points.ply")
     write_glb(mesh, folder / "mesh.glb")
-    write_gaussians(folder / "gaussians.ply", gaussians_of(scene), original_axes=original_axes)
+    write_gaussians(gaussians, gaussians_of(scene), original_axes=original_axes)
     return written
 
 
@@ -159,10 +162,13 @@ def _tour(cameras: Cameras, unit: float) -> list[int]:
     return order
 
 
-def write_film(cameras: Cameras, render: Callable[[Cameras], Rendering], path: Path, fps: float = 30) -> None:
-    """Film cameras [n] there and back as .mp4 or .gif, an endless loop.
+def write_film(
+    cameras: Cameras, render: Callable[[Cameras], Rendering], paths: Sequence[Path], fps: float = 30
+) -> None:
+    """Film cameras [n] there and back, as .mp4 or .gif files in endless loops.
 
     render: a single camera -> its `Rendering`. Raises UserError for another suffix or an unwritable place.
     """
     frames = [to_uint8(render(cameras[i]).image) for i in range(len(cameras))]
-    write_video(frames + frames[-2:0:-1], path, fps)
+    for path in paths:
+        write_video(frames + frames[-2:0:-1], path, fps)

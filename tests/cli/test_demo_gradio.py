@@ -25,7 +25,7 @@ import pytest
 from PIL import Image
 
 from methods.scene_lifting.state import LiftedScene
-from methods.scene_lifting.web_jobs import Limits, Studio
+from methods.scene_lifting.web.jobs import Limits, Studio
 from tests.cli.conftest import CallMain
 from tests.methods.scene_lifting.lifted_rooms import lifted_room
 
@@ -64,7 +64,7 @@ class Served:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     pytest.importorskip("gradio")
-    from methods.scene_lifting.web_demo import serving
+    from methods.scene_lifting.web.demo import serving
 
     folder, rooms = tmp_path_factory.mktemp("web") / "scenes", Rooms()
     example = folder.parent / "example.png"

@@ -146,7 +146,7 @@ def test_film_there_and_back(tmp_path: Path, room: LiftedScene) -> None:
     def shade(camera: Cameras) -> Rendering:
         return Rendering(torch.full((3, 48, 64), float(yaw(camera.reshape(1))) / 50 + 0.5))
 
-    write_film(fly_through(room, 8), shade, tmp_path / "film.mp4", fps=10)
+    write_film(fly_through(room, 8), shade, [tmp_path / "film.mp4"], fps=10)
     frames = imageio_ffmpeg.read_frames(str(tmp_path / "film.mp4"))
     next(frames)
     means = [np.frombuffer(frame, np.uint8).mean() for frame in frames]

@@ -13,8 +13,8 @@ from common.errors import UserError
 from methods.scene_lifting.config import GaussianConfig, InpainterConfig, SceneLiftingConfig
 from methods.scene_lifting.method import SceneLifting
 from methods.scene_lifting.state import LiftedView
-from methods.scene_lifting.web_jobs import FILM
-from methods.scene_lifting.web_scenes import WebScenes
+from methods.scene_lifting.web.jobs import FILM
+from methods.scene_lifting.web.scenes import WebScenes
 from tests.methods.scene_lifting.tiny import tiny_config
 from tests.methods.scene_lifting.tiny_inpainter import write_pipeline
 

@@ -20,11 +20,11 @@ from methods.scene_lifting.method import SceneLifting
 from methods.scene_lifting.outputs import fly_through, write_film
 from methods.scene_lifting.splatting import optimise
 from methods.scene_lifting.state import LiftedScene, LiftedView
-from methods.scene_lifting.web_jobs import FILM
+from methods.scene_lifting.web.jobs import FILM
 
 
 class WebScenes:
-    """A `web_jobs.MakeScene` of a method with weights; the inpainter is loaded once, here.
+    """A `jobs.MakeScene` of a method with weights; the inpainter is loaded once, here.
 
     method: on the device that everything runs on. film: frames of the fly-through, each way; 0 makes none.
     Raises UserError when the method completes no depth, or the inpainter is not there.
@@ -65,7 +65,7 @@ class WebScenes:
             with torch.enable_grad():
                 scene = replace(scene, gaussians=optimise(scene, self.config.gaussians, seed))
         if self.film:
-            write_film(fly_through(scene, self.film), self._render(scene), folder / FILM)
+            write_film(fly_through(scene, self.film), self._render(scene), [folder / FILM])
         return scene
 
     def _render(self, scene: LiftedScene) -> Callable[[Cameras], Rendering]:

@@ -12,8 +12,8 @@ from typing import Any
 import gradio as gr
 
 from common.errors import UserError
-from methods.scene_lifting.web_jobs import Studio
-from methods.scene_lifting.web_page import MODES, Outputs, Page, status_line
+from methods.scene_lifting.web.jobs import Studio
+from methods.scene_lifting.web.page import MODES, Outputs, Page, status_line
 
 TITLE = "Scene from one photo"
 STYLE = """
@@ -107,7 +107,7 @@ def _left_side(upload_mb: float) -> tuple[list[Any], gr.Button, gr.Button]:
         height=300,
         elem_id="photo",
     )
-    # the upload as it is, whatever it holds: `web_jobs.take_photo` says in words what is wrong with it
+    # the upload as it is, whatever it holds: `jobs.take_photo` says in words what is wrong with it
     photo.preprocess = lambda payload: None if payload is None else payload.path  # type: ignore[method-assign]
     prompt = gr.Textbox(label="Prompt", placeholder="a quiet alley", lines=2, elem_id="prompt")
     mode = gr.Radio(MODES, value="stage", label="Views", elem_id="mode")

@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 from common.errors import UserError
-from methods.scene_lifting.web_jobs import ARCHIVE, FILM, GAUSSIANS, MODEL, Job, Order, Progress, Studio
+from methods.scene_lifting.web.jobs import ARCHIVE, FILM, GAUSSIANS, MODEL, Job, Order, Progress, Studio
 
 MODES = [("Photo only", "single"), ("Stage: a look to either side", "stage"), ("All around", "360")]
 _MAX_PROMPT = 1000  # characters; painting models read fewer

@@ -18,7 +18,7 @@ from dataloader.images import read_image
 from geometry.glb_files import write_glb
 from methods.scene_lifting.outputs import surface
 from methods.scene_lifting.state import LiftedScene
-from methods.scene_lifting.web_jobs import Limits, Order, Progress, Studio, take_photo, viewpoint
+from methods.scene_lifting.web.jobs import Limits, Order, Progress, Studio, take_photo, viewpoint
 from tests.methods.scene_lifting.lifted_rooms import lifted_room
 
 
