@@ -19,7 +19,8 @@ _FARTHEST = 3  # cameras between the two of an item, at most
 _BOXES = 6
 _UNIT = 5000  # steps per metre: 16 bits hold up to 13.1 m, the rooms' diagonal is 9.4
 
-Photo, Stored = NDArray[np.uint8], NDArray[np.uint16]
+Photo = NDArray[np.uint8]
+Stored = NDArray[np.uint16]
 
 
 @dataclass

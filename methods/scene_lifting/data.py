@@ -142,11 +142,8 @@ def open_depth_data(experiment: Experiment) -> DepthData:
     assert isinstance(config, SceneLiftingConfig)
     if data.root == ROOMS:
         size = (config.network.height, config.network.width)
-        rooms = [
-            RoomItems(RoomDepths(seed_range(seeds), *size))
-            for seeds in (data.rooms.seeds, data.rooms.test_seeds)
-        ]
-        return DepthData(ROOMS, *rooms)
+        train, test = seed_range(data.rooms.seeds), seed_range(data.rooms.test_seeds)
+        return DepthData(ROOMS, RoomItems(RoomDepths(train, *size)), RoomItems(RoomDepths(test, *size)))
     paths = config.paths
     missing = next((name for name in ("teacher", "masks") if not getattr(paths, name)), None)
     if not data.root or missing:

@@ -47,8 +47,9 @@ def write_scene(
 
     The PLY files keep the scene's world: OpenCV axes of the photo's camera (x right, y down, z forward).
     original_axes: the Gaussians in the axes of the original's world before its export, see
-    `geometry.gaussian_files.write_gaussians`. gaussians: another place for gaussians.ply. Every file is written whole or not at all. Returns the files.
-    Raises ValueError for a scene without views, UserError when a file cannot be written.
+    `geometry.gaussian_files.write_gaussians`. gaussians: another place for gaussians.ply. Every file is
+    written whole or not at all. Returns the files. Raises ValueError for a scene without views, UserError
+    when a file cannot be written.
     """
     if not scene.views:
         raise ValueError("a scene without views cannot be written")
