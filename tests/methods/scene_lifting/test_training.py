@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,18 +99,26 @@ def test_every_weight_is_trained() -> None:
 def test_validation_scores_hidden_pixels_with_and_without_sparse_depth() -> None:
     experiment = toy()
     data = open_depth_data(experiment)
+    assert data.held_out is not None
     asked: list[bool] = []
 
-    def truth(images: torch.Tensor, sparse: torch.Tensor) -> torch.Tensor:
-        asked.append(bool(sparse.any()))
-        index = (len(asked) - 1) // 2
-        return held_out_sample(data.held_out, index, experiment.model.samples).depth[None]
+    def scores(change: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
+        asked.clear()
 
-    scores = validate(truth, data, experiment.model.samples, 0)
+        def predict(images: torch.Tensor, sparse: torch.Tensor) -> torch.Tensor:
+            asked.append(bool(sparse.any()))
+            sample = held_out_sample(data.held_out, (len(asked) - 1) // 2, experiment.model.samples)
+            return change(sample.depth[None])
+
+        return validate(predict, data, experiment.model.samples, 0)
+
+    exact = scores(lambda depth: depth)
     assert asked == [True, False] * 3
-    assert scores["hidden_mae"] == 0
-    assert scores["plain_mae"] == pytest.approx(0, abs=1e-4)
-    assert scores["hidden_delta1"] == 1
+    assert exact["hidden_mae"] == 0
+    assert exact["hidden_delta1"] == 1
+    changed = scores(lambda depth: depth * 0.5 + 1)
+    assert changed["hidden_mae"] > 0.5
+    assert changed["plain_mae"] == pytest.approx(exact["plain_mae"], abs=1e-4)
 
 
 def test_validation_on_measured_depth_ignores_its_scale(tmp_path: Path) -> None:
