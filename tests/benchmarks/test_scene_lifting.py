@@ -22,8 +22,10 @@ def test_the_report(
     scene_lifting.main()
     assert str(file) in capsys.readouterr().out
     lines = json.loads(file.read_text())
-    assert [line["items"] for line in lines] == [64 * 64, 500, 500]
-    for line in lines:
+    assert [line["items"] for line in lines] == [64 * 64, 500, 500, 12]
+    assert all(line["seconds"] > 0 for line in lines)
+    assert lines[-1]["twin_seconds"] is None
+    for line in lines[:-1]:
         assert line["difference"] <= 1e-5
         assert line["ratio"] == pytest.approx(line["twin_seconds"] / line["seconds"])
 
