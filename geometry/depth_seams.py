@@ -7,6 +7,8 @@ there a network's wrong scale is a constant, and no correction can make a depth 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
@@ -21,14 +23,16 @@ _SPREADS = 3.0  # robust standard deviations from the median ratio within which 
 _SLACK = 0.1  # log ratio added to that, so that an exact network's small errors are not clipped
 
 
-def honour_depth(predicted: Tensor, known: Tensor) -> Tensor:
+def honour_depth(predicted: Tensor, known: Tensor, reach: float = math.inf) -> Tensor:
     """Keep the known depth, and bend the predicted one to meet it.
 
     predicted: [H, W] z-depth, positive. known: [H, W] z-depth, 0 where unknown. The unknown pixels get the
     predicted depth times a factor that is harmonic between the rims of the known pixels and free at the
     image's border; on a rim it is the local median ratio of known to predicted depth, clipped at three robust
     standard deviations over all rims, so that a few wrong pixels do not drag what lies beside them along.
-    Returns [H, W]; the prediction itself where nothing is known.
+    reach: pixels from the known ones at which the correction has fallen to 1 / e, along half a Gaussian; far
+    inside large holes the prediction is then as it was, whatever the rim says. Returns [H, W]; the prediction
+    itself where nothing is known.
     """
     there = known > 0
     if there.all() or not there.any():
@@ -36,7 +40,16 @@ def honour_depth(predicted: Tensor, known: Tensor) -> Tensor:
     ratio = torch.where(there, known, predicted).log() - predicted.log()
     rim = there & dilate_isotropic(~there, _RIM)
     factor = harmonic(_robust(ratio, there, rim), rim)
+    if math.isfinite(reach):
+        factor = factor * torch.exp(-((_distances(there) / reach) ** 2))
     return torch.where(there, known, predicted * factor.exp())
+
+
+def _distances(there: Tensor) -> Tensor:
+    """Distance [H, W] of every pixel to the nearest one of a mask, in pixels."""
+    from scipy.ndimage import distance_transform_edt
+
+    return torch.from_numpy(distance_transform_edt(~there.cpu().numpy())).to(there.device, torch.float32)
 
 
 def harmonic(values: Tensor, known: Tensor) -> Tensor:

@@ -103,6 +103,7 @@ class GenerationConfig:
     seams: Literal["honour", "network"] = (
         "honour"  # known depth and colours are kept and blended into | the networks' everywhere
     )
+    seam_reach: float = 0.04  # of the short side: how far into a hole known depth bends the network's
     half_pixel: bool = False  # the original's principal point, half a pixel off the image's middle
     source_depth: Literal["all", "first"] = "all"  # of several photos: whose own depth is used
     folder: str = ""  # where painted views are kept, for a later call to continue; empty = nowhere
@@ -110,7 +111,7 @@ class GenerationConfig:
     def __post_init__(self) -> None:
         _check("max_size", self.max_size, self.max_size == 0 or self.max_size >= 32, "0, or at least 32")
         _check("field_of_view", self.field_of_view, 0 <= self.field_of_view < 180, "in [0, 180)")
-        for name in ("radius", "first_scale", "next_scale"):
+        for name in ("radius", "first_scale", "next_scale", "seam_reach"):
             _check(name, getattr(self, name), getattr(self, name) > 0, "above 0")
         _check("seed", self.seed, self.seed >= 0, "at least 0")
         _check("snap_threshold", self.snap_threshold, 1 <= self.snap_threshold <= 256, "in [1, 256]")

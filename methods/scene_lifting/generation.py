@@ -79,7 +79,8 @@ def add_view(
     else:
         depth = _completed(complete, image, seen.sparse, config.next_scale, name)
         if config.seams == "honour":
-            depth = honour_depth(depth, seen.sparse)
+            reach = config.seam_reach * min(depth.shape)
+            depth = honour_depth(depth, seen.sparse, reach)
         depth = snap_edges(depth, config.snap_threshold, config.snap_erosion)
     view = LiftedView(image, camera, depth, seen.known, name, prompt)
     return _joined(scene, view, seen.hole & (depth > 0))
@@ -206,6 +207,7 @@ def _depth_kept(
     """Known depth [H, W] as it is, its holes completed; left empty without a network."""
     if complete is None or (known > 0).all():
         return known
+    # measured depth may be in another unit than the network's: the ratio is carried through whole holes
     predicted = honour_depth(_completed(complete, image, known, scale, name), known)
     snapped = snap_edges(predicted, config.snap_threshold, config.snap_erosion)
     return torch.where(known > 0, known, snapped)

@@ -29,7 +29,9 @@ def lift_views(
     """
     scene = reuse
     for i in range(len(views)):
-        image, camera, known = views.images[i], views.cameras[i], _known_depth(views, i)
+        image, camera = views.images[i], views.cameras[i]
+        used = scene is None or config.source_depth == "all"
+        known = _known_depth(views, i) if used else None
         if complete is None and (known is None or not (known > 0).any()):
             raise UserError(
                 "there is no network to give the photo a depth (model.completion=none): pass --depth FILE"

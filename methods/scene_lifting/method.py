@@ -20,7 +20,6 @@ from engine.method import Method, Optimization
 from engine.tensor_files import sha256_tensors
 from engine.weights import assign
 from geometry.cameras import Cameras
-from geometry.depth_seams import honour_depth
 from geometry.gaussian_render import render_gaussians
 from geometry.views import Rendering, Views
 from methods.scene_lifting.arguments import add_arguments, apply_arguments
@@ -36,8 +35,8 @@ from methods.scene_lifting.optimisation import build_optimization
 from methods.scene_lifting.originals import (
     convert_state_dict,
     find_file,
+    find_weights,
     infer_config,
-    is_original,
     read_state_dict,
 )
 from methods.scene_lifting.outputs import write_scene
@@ -111,10 +110,8 @@ class SceneLifting(Method):
     @classmethod
     def from_original(cls, file: Path) -> SceneLifting | None:
         """The method in a .pt of the original; its network's size is read off the shapes."""
-        if file.suffix != ".pt":
-            return None
-        weights = read_state_dict(file)
-        if not is_original(weights):
+        weights = find_weights(file) if file.suffix == ".pt" else None
+        if weights is None:
             return None
         found = convert_state_dict(weights, file)
         method = cls.create(SceneLiftingConfig(network=infer_config(found)))
@@ -192,16 +189,9 @@ class SceneLifting(Method):
 
     @torch.no_grad()
     def predict_depth(self, task: DepthTask) -> Tensor:
-        """The target's depth, completed from its photo and what is known of its depth.
-
-        Under `model.generation.seams` 'honour' it is bent to meet the known depth, as new views of a scene
-        are; 'network' leaves it, as the original does.
-        """
+        """The network's depth of the target, from its photo and what is known of its depth."""
         with self._autocast(task.sparse.device):
-            depth = predict_at_size(self.completer, network_inputs(task.target.images, task.sparse))
-        if self.config.generation.seams == "network":
-            return depth
-        return honour_depth(depth[0, 0], task.sparse[0, 0])[None, None]
+            return predict_at_size(self.completer, network_inputs(task.target.images, task.sparse))
 
     def _autocast(self, device: torch.device) -> torch.autocast:
         dtype = _AUTOCAST.get(self.config.autocast)

@@ -108,18 +108,27 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
 
     Raises UserError when it holds no tensors.
     """
-    values = read_torch(file)
+    weights = _state_dict(read_torch(file))
+    if weights is None:
+        raise UserError(f"{file} holds no weights of a network: get it again")
+    return weights
+
+
+def _state_dict(values: Any) -> dict[str, Tensor] | None:
+    """The tensors by name in what a file holds; None where it holds something else."""
     if isinstance(values, dict) and isinstance(values.get("model"), dict):
         values = values["model"]
     if not isinstance(values, dict) or not all(isinstance(value, Tensor) for value in values.values()):
-        raise UserError(f"{file} holds no weights of a network: get it again")
+        return None
     return values
 
 
-def is_original(weights: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict is one of this network, by a name that only it has."""
+def find_weights(file: Path) -> dict[str, Tensor] | None:
+    """The state dict of a file of the original, known by a name of its network; None for other files."""
+    weights = _state_dict(read_torch(file)) or {}
     names = (name.removeprefix("module.") for name in weights)
-    return any(name.startswith("core.core.pretrained.model.patch_embed") for name in names)
+    known = any(name.startswith("core.core.pretrained.model.patch_embed") for name in names)
+    return weights if known else None
 
 
 def infer_config(weights: Mapping[str, Tensor]) -> NetworkConfig:

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 _FORMAT = 1  # of the files and of the way views are made; raise it to have all of them made anew
 # What of the settings decides a view; cameras, prompts and seeds are in its plan, the rest in the points.
-_SETTINGS = ("next_scale", "rendering", "snap_threshold", "snap_erosion", "seams")
+_SETTINGS = ("next_scale", "rendering", "snap_threshold", "snap_erosion", "seams", "seam_reach")
 
 
 def fingerprint(scene: LiftedScene, plan: PlannedView, config: GenerationConfig, models: str) -> str:

@@ -101,3 +101,15 @@ def test_nothing_known_or_everything_known() -> None:
     predicted, none = 1 + smooth(8, 9).abs(), torch.zeros(8, 9)
     assert torch.equal(honour_depth(predicted, none), predicted)
     assert torch.equal(honour_depth(predicted, predicted * 2), predicted * 2)
+
+
+def test_far_from_the_rim_a_prediction_keeps_to_itself() -> None:
+    true = torch.full((40, 60), 2.0)
+    known = torch.zeros(40, 60, dtype=torch.bool)
+    known[:, :20] = True
+    met = honour_depth(true * 1.5, torch.where(known, true, 0.0), reach=4.0)
+    ratio = met / true
+    assert torch.equal(met[known], true[known])
+    assert ratio[:, 20].max() < 1.05  # no step at the seam
+    assert torch.allclose(ratio[:, -1], torch.tensor(1.5), rtol=1e-3)
+    assert (ratio[:, 21:] >= ratio[:, 20:-1] - 1e-6).all()

@@ -122,7 +122,7 @@ def test_an_inpainter_of_another_size_is_refused() -> None:
         outpaint_view(lifted(settings), planned, Completer(), paint, settings)
 
 
-def seam_and_error(seed: int, seams: str) -> tuple[float, float, float]:
+def seam_and_error(seed: int, seams: str, reach: float = 1e3) -> tuple[float, float, float]:
     """A room's second view, with a network that is off by a smooth factor and an offset.
 
     Returns the mean |log ratio| to the known depth on known pixels, the median step of the log error at the
@@ -130,7 +130,7 @@ def seam_and_error(seed: int, seams: str) -> tuple[float, float, float]:
     """
     views = room(seed)
     assert views.depth is not None
-    settings = config(seams=seams, snap_threshold=256)
+    settings = config(seams=seams, snap_threshold=256, seam_reach=reach)
     true = views.depth[1, 0]
     x = torch.linspace(0, 1, true.shape[1])
     off = torch.exp(0.25 * torch.sin(3 * x + seed))
@@ -155,6 +155,9 @@ def test_honoured_depth_meets_what_is_known_without_a_step() -> None:
     assert honoured[0] < 1e-6
     assert honoured[1] < 0.1 * network[1]
     assert honoured[2] < 0.75 * network[2]
+    near = torch.tensor([seam_and_error(seed, "honour", GenerationConfig().seam_reach) for seed in range(2)])
+    assert near.mean(0)[1] < 0.15 * network[1]
+    assert honoured[2] < near.mean(0)[2] < network[2]
 
 
 # The loop
