@@ -53,7 +53,9 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     save.add_argument(
-        "source", type=Path, help="experiment folder, one of our iter_N, or an original LVSM's .ckpt or .pt"
+        "source",
+        type=Path,
+        help="experiment folder, one of our iter_N, or an original's .ckpt or .pt (lvsm, scene_lifting)",
     )
     save.add_argument("out", type=Path, help="folder to write; a README.md in it is kept")
     save.add_argument("--dtype", default="float32", choices=DTYPES, help="of the file (default: float32)")

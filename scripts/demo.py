@@ -32,12 +32,17 @@ def commands() -> list[str]:
     lift, colors = "-e configs/baselines/depth_warp", "-e configs/baselines/vertex_colors"
     surface = "-e configs/hash_manifold/demo"
     transformer = "-e configs/lvsm/toy -r assets/lvsm_toy"
+    scene = "-e configs/scene_lifting/motorcycle"
+    completion = "-e configs/scene_lifting/toy -r assets/scene_lifting_toy"
     launch = f"{sys.executable} -m accelerate.commands.launch --config_file acc_configs/cpu.yaml"
     baseline, checkpoint = f"--output_dir {OUT}/room/vertex_colors", f"--output_dir {OUT}/room/hash_manifold"
     return [
         # a real photo lifted by its true depth, then warped to the camera of a second photo
         f"python video_script.py {lift} -s {OUT}/motorcycle --path orbit spiral",
         f"python test.py {lift} -s ./{OUT}/motorcycle/test",
+        # the same photo as a 3D scene: points, Gaussians, mesh and cameras as files, and a flight through it
+        f"python test.py {scene} -s ./{OUT}/scene/test",
+        f"python video_script.py {scene} -s {OUT}/scene --path spiral",
         # a procedural scene: train a baseline and the surface renderer, compare with every baseline on
         # held-out views, fly through it
         f"{launch} train.py {colors} {baseline}",
@@ -48,6 +53,8 @@ def commands() -> list[str]:
         # two views of rooms never seen before, and those between them by a transformer with shipped weights
         f"python test.py {transformer} -s ./{OUT}/rooms/test -b 2 --compare all",
         f"python video_script.py {transformer} -s {OUT}/rooms --path pivot",
+        # depth of such rooms, completed from what another view knows of it, by shipped weights
+        f"python scripts/benchmark.py rooms {completion} --out_dir {OUT}/depth --models inpainted zero_aligned nearest",
     ]
 
 
@@ -66,15 +73,21 @@ def summary() -> str:
     lines = [
         f"{'scene':12} {'method':14} {'n':>3} {'PSNR':>7} {'SSIM':>7} {'PSNR covered':>13} {'covered':>8}"
     ]
-    for scene in ("motorcycle", "room", "rooms"):
+    for scene in ("motorcycle", "scene", "room", "rooms"):
         for report in json.loads((ROOT / OUT / scene / "test" / "metrics.json").read_text()):
             means = report["means"]
             lines.append(
                 f"{scene:12} {report['method']:14} {report['n']:3d} {means['psnr']:7.2f} {means['ssim']:7.4f}"
                 f" {means['psnr_covered']:13.2f} {means['coverage']:8.1%}"
             )
+    depth = json.loads((ROOT / OUT / "depth" / "metrics.json").read_text())["models"]
+    lines += ["", f"{'hidden depth':14} {'n':>3} {'MAE, m':>7}"]
+    lines += [
+        f"{name:14} {scores['mae']['n']:3d} {scores['mae']['mean']:7.3f}" for name, scores in depth.items()
+    ]
     files = sorted(path for path in (ROOT / OUT).rglob("*") if path.suffix in (".gif", ".mp4"))
-    files += sorted((ROOT / OUT).glob("*/test/sheet.png"))
+    files += [*sorted((ROOT / OUT).glob("*/test/sheet.png")), ROOT / OUT / "depth" / "sheet.png"]
+    files += sorted((ROOT / OUT / "scene" / "scene").glob("*.*"))
     return "\n".join([*lines, "", *(str(path.relative_to(ROOT)) for path in files)])
 
 
