@@ -54,7 +54,8 @@ def commands() -> list[str]:
         f"python test.py {transformer} -s ./{OUT}/rooms/test -b 2 --compare all",
         f"python video_script.py {transformer} -s {OUT}/rooms --path pivot",
         # depth of such rooms, completed from what another view knows of it, by shipped weights
-        f"python scripts/benchmark.py rooms {completion} --out_dir {OUT}/depth --models inpainted zero_aligned nearest",
+        f"python scripts/benchmark.py rooms {completion} --out_dir {OUT}/depth"
+        " --models inpainted zero_aligned nearest",
     ]
 
 
