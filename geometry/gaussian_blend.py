@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from geometry.gaussian_render import MAX_ALPHA, MIN_ALPHA, OPAQUE, TILE
+from geometry.gaussian_projection import MAX_ALPHA, MIN_ALPHA, OPAQUE, TILE
 from geometry.jit import kernel
 
 

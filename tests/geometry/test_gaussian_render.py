@@ -17,7 +17,8 @@ from torch import Tensor
 from common.errors import UserError
 from geometry import gaussian_render as module
 from geometry.cameras import Cameras, pinhole, stack_cameras
-from geometry.gaussian_render import BLUR, render_gaussians
+from geometry.gaussian_projection import BLUR
+from geometry.gaussian_render import render_gaussians
 from geometry.gaussians import Gaussians
 from geometry.spherical_harmonics import rgb_to_dc
 from tests.geometry.test_gaussians import camera, random_gaussians

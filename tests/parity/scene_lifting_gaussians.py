@@ -14,7 +14,7 @@ from engine.config import TrainingConfig
 from engine.schedule import learning_rate_schedule
 from geometry.cameras import Cameras
 from geometry.gaussian_files import read_gaussians, write_gaussians
-from geometry.gaussian_render import project_gaussians
+from geometry.gaussian_projection import project_gaussians
 from geometry.gaussians import Gaussians, from_points, neighbour_distances, quaternions_to_matrices
 from geometry.spherical_harmonics import evaluate_sh, rgb_to_dc
 from methods.scene_lifting.config import GaussianConfig
