@@ -12,8 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dataloader.depth_pairs import SkippedPair
-from dataloader.depth_tasks import DepthTask
+from dataloader.depth.pairs import SkippedPair
+from dataloader.depth.tasks import DepthTask
 from engine.depth_metrics import hidden_scores
 from engine.depth_predictors import Predictors
 

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from common.cli import progress
 from common.errors import UserError
-from dataloader.depth_pairs import SkippedPair
-from dataloader.depth_tasks import DepthTask
+from dataloader.depth.pairs import SkippedPair
+from dataloader.depth.tasks import DepthTask
 from engine.depth_benchmark import DepthResults, Scoring, run_benchmark
 from engine.depth_predictors import Predictors
 from engine.depth_reports import write_scene_results

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from dataloader.depth_tasks import DepthTask
+from dataloader.depth.tasks import DepthTask
 from dataloader.scene import Batch, Scene
 from engine.device import clock
 from geometry.cameras import Cameras

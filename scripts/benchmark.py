@@ -16,8 +16,8 @@ from engine.benchmark_arguments import add_geometry, add_profile
 from methods import METHODS, create_method, load_experiment, method_class, open_data, open_method
 
 if TYPE_CHECKING:
-    from dataloader.depth_pairs import DepthProtocol
-    from dataloader.hypersim_pairs import HypersimScene
+    from dataloader.depth.pairs import DepthProtocol
+    from dataloader.depth.hypersim_pairs import HypersimScene
     from engine.config import Experiment
     from engine.depth_benchmark import Unknown
     from engine.depth_predictors import AlignmentKind, Predictors
@@ -104,7 +104,7 @@ def profile(args: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def scannet_process(args: argparse.Namespace, overrides: list[str]) -> None:
-    from dataloader.scannet import find_sens, unpack_scan
+    from dataloader.depth.scannet import find_sens, unpack_scan
 
     for path in progress(chosen(find_sens(args.input_dir), args), "scans", unit="scan"):
         done = unpack_scan(path, args.output_dir / path.stem)
@@ -112,7 +112,7 @@ def scannet_process(args: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def scannet(args: argparse.Namespace, overrides: list[str]) -> None:
-    from dataloader.scannet import ScannetScan, scan_folders
+    from dataloader.depth.scannet import ScannetScan, scan_folders
 
     if args.from_estimate and args.exp_dir is None:
         raise UserError("--from_estimate needs a method: name its experiment with -e")
@@ -123,7 +123,7 @@ def scannet(args: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def hypersim_pairs(args: argparse.Namespace, overrides: list[str]) -> None:
-    from dataloader.hypersim_pairs import find_pairs, write_pairs
+    from dataloader.depth.hypersim_pairs import find_pairs, write_pairs
     from engine.device import best_device
 
     for scene in hypersim_scenes(args, ""):
@@ -142,7 +142,7 @@ def hypersim(args: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def rooms(args: argparse.Namespace, overrides: list[str]) -> None:
-    from dataloader.room_tasks import FIRST_UNSEEN, RoomTasks
+    from dataloader.depth.room_tasks import FIRST_UNSEEN, RoomTasks
 
     first = FIRST_UNSEEN if args.first_seed is None else args.first_seed
     height, width = args.size
@@ -167,8 +167,8 @@ def chosen(items: Sequence[Any], args: argparse.Namespace) -> list[Any]:
 
 def hypersim_scenes(args: argparse.Namespace, needed: str) -> list[HypersimScene]:
     """The scenes to work on; of all, those that are there: a path named as they are, with this ending."""
-    from dataloader.hypersim import read_camera_parameters
-    from dataloader.hypersim_pairs import HypersimScene
+    from dataloader.depth.hypersim import read_camera_parameters
+    from dataloader.depth.hypersim_pairs import HypersimScene
 
     table = read_camera_parameters(args.metadata_camera_parameters_csv_file)
     found = [HypersimScene(args.hypersim_dir, row, protocol_of(args)) for row in chosen(table, args)]
@@ -186,7 +186,7 @@ def hypersim_scenes(args: argparse.Namespace, needed: str) -> list[HypersimScene
 
 def protocol_of(args: argparse.Namespace) -> DepthProtocol:
     """How points are drawn."""
-    from dataloader.depth_pairs import DepthProtocol, legacy_protocol
+    from dataloader.depth.pairs import DepthProtocol, legacy_protocol
 
     if args.legacy:
         # the original blends 10 points where it looks for pairs, 16 where it scores them

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from common.cli import add_boolean, command_parser, positive, setup_logging
 from common.errors import UserError, command
-from dataloader.marigold import DEFAULT_TEACHER, TeacherSettings
+from dataloader.depth.marigold import DEFAULT_TEACHER, TeacherSettings
 
 if TYPE_CHECKING:
-    from dataloader.depth_jobs import Selection, Worked
+    from dataloader.depth.jobs import Selection, Worked
 
 EXAMPLES = """
 python scripts/download.py hub prs-eth/marigold-depth-v1-0
@@ -122,7 +122,7 @@ def add_selection(sub: argparse.ArgumentParser) -> None:
 
 
 def selection_of(args: argparse.Namespace) -> Selection:
-    from dataloader.depth_jobs import Selection
+    from dataloader.depth.jobs import Selection
     from dataloader.re10k.pack import Shard
 
     return Selection(tuple(args.categories), Shard.parse(args.shard), args.max_failures)
@@ -136,8 +136,8 @@ def report(done: Worked, out: Path, what: str) -> None:
 
 
 def predict_teacher(args: argparse.Namespace) -> None:
-    from dataloader.depth_jobs import predict_teacher
-    from dataloader.marigold import load_teacher
+    from dataloader.depth.jobs import predict_teacher
+    from dataloader.depth.marigold import load_teacher
     from engine.device import best_device
 
     device = best_device()
@@ -152,14 +152,14 @@ def predict_teacher(args: argparse.Namespace) -> None:
 
 
 def project_masks(args: argparse.Namespace) -> None:
-    from dataloader.depth_jobs import project_masks
+    from dataloader.depth.jobs import project_masks
 
     done = project_masks(args.depth_root, args.out_path, args.seed, selection_of(args))
     report(done, args.out_path, "masks")
 
 
 def nyu_splits(args: argparse.Namespace) -> None:
-    from dataloader.nyu_splits import write_test_split
+    from dataloader.depth.nyu_splits import write_test_split
 
     made, present = write_test_split(args.labelled, args.splits, args.out_path)
     print(f"{args.out_path}: {made} test photos made, {present} there already")

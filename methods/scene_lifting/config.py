@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from common.errors import UserError
-from dataloader.completion_samples import SampleSettings
+from dataloader.depth.samples import SampleSettings
 
 Aspect = Literal["stretch", "minimal", "lower_bound", "upper_bound"]
 

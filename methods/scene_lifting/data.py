@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.errors import UserError
-from dataloader.completion_rooms import RoomDepths
-from dataloader.completion_samples import CompletionSample, Draws, SampleSettings, draw, make_sample
+from dataloader.depth.rooms import RoomDepths
+from dataloader.depth.samples import CompletionSample, Draws, SampleSettings, draw, make_sample
 from dataloader.room_scenes import seed_range
 from dataloader.scene_sets_open import ROOMS
-from dataloader.teacher_depth import (
+from dataloader.depth.teacher import (
     DepthTestSet,
     HoleMasks,
     TeacherPhotos,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from dataloader.depth_tasks import DepthTask
+from dataloader.depth.tasks import DepthTask
 from dataloader.images import to_tensor
 from dataloader.scene import Scene
 from dataloader.scene_sets_open import ROOMS, open_scene_sets

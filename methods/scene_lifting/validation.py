@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from dataloader.completion_samples import SampleSettings
+from dataloader.depth.samples import SampleSettings
 from dataloader.images import to_tensor
-from dataloader.teacher_depth import DepthTestSet
+from dataloader.depth.teacher import DepthTestSet
 from engine.depth_metrics import hidden_scores, validation_scores
 from methods.scene_lifting.data import DepthData, DepthItems, held_out_sample
 from methods.scene_lifting.losses import scale_and_shift

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataloader.teacher_depth import open_depth_test_set, open_hole_masks, open_teacher_photos
-from tests.dataloader.depth_files import (
+from dataloader.depth.teacher import open_depth_test_set, open_hole_masks, open_teacher_photos
+from tests.dataloader.depth.files import (
     relief,
     write_marigold,
     write_mats,

@@ -13,8 +13,8 @@ import torch
 from dataloader.toy import make_boxes, make_cameras, render
 from geometry.views import Views
 from tests.cli.conftest import CallMain
-from tests.dataloader.hypersim_writer import SCENE, unknown, write_scene, write_table
-from tests.dataloader.sens_writer import from_views
+from tests.dataloader.depth.hypersim_writer import SCENE, unknown, write_scene, write_table
+from tests.dataloader.depth.sens_writer import from_views
 
 SCRIPT = "scripts/benchmark.py"
 COMMANDS = ("profile", "scannet-process", "scannet", "hypersim-pairs", "hypersim", "rooms", "concat")

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dataloader.depth_pairs import DepthProtocol
-from dataloader.depth_tasks import DepthTask
-from dataloader.room_tasks import RoomTasks
+from dataloader.depth.pairs import DepthProtocol
+from dataloader.depth.tasks import DepthTask
+from dataloader.depth.room_tasks import RoomTasks
 from engine.method import Method
 from geometry.cameras import Cameras
 from geometry.views import Rendering

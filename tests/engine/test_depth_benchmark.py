@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dataloader.depth_pairs import SkippedPair, legacy_protocol
+from dataloader.depth.pairs import SkippedPair, legacy_protocol
 from engine.depth_benchmark import Scoring, run_benchmark
 from engine.depth_predictors import Alignment, Predictors
 from tests.engine.depth_models import Middle, room_tasks

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from dataloader.depth_pairs import DepthProtocol, SkippedPair
-from dataloader.room_tasks import RoomTasks
+from dataloader.depth.pairs import DepthProtocol, SkippedPair
+from dataloader.depth.room_tasks import RoomTasks
 from engine.depth_benchmark import DepthResults, Scoring
 from engine.depth_predictors import Predictors
 from engine.depth_reports import (

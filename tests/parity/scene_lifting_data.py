@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from dataloader.completion_samples import Draws, SampleSettings, make_sample
-from dataloader.occlusion_masks import hole_mask
+from dataloader.depth.samples import Draws, SampleSettings, make_sample
+from dataloader.depth.occlusion import hole_mask
 from geometry.depth_edges import snap_edges
 from tests.parity.cases import Case
 

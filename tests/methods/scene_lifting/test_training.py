@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from common.errors import UserError
-from dataloader.depth_tasks import DepthTask
+from dataloader.depth.tasks import DepthTask
 from engine import checkpoint
 from engine.config import Experiment
 from engine.tensor_files import read_safetensors
@@ -128,7 +128,7 @@ def test_validation_on_measured_depth_ignores_its_scale(tmp_path: Path) -> None:
     depth = generator.uniform(1, 5, (480, 640))
     Image.fromarray((depth * 1000).round().astype(np.uint16)).save(folder / "sync_depth_00001.png")
     Image.fromarray(generator.integers(0, 255, (480, 640, 3), dtype=np.uint8)).save(folder / "rgb_00001.jpg")
-    from dataloader.teacher_depth import open_depth_test_set
+    from dataloader.depth.teacher import open_depth_test_set
 
     measured = open_depth_test_set(tmp_path / "test")
     data = DepthData("nyu", open_depth_data(toy()).train, None, measured)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dataloader.completion_samples import SampleSettings
+from dataloader.depth.samples import SampleSettings
 from dataloader.room_scenes import RoomsConfig
 from engine.config import DataConfig, Experiment, TrainingConfig
 from methods.scene_lifting.config import NetworkConfig, SceneLiftingConfig

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from dataloader.depth_tasks import DepthTask
+from dataloader.depth.tasks import DepthTask
 from geometry.cameras import Cameras
 from geometry.depth_edges import erode
 from geometry.points import ndc_radius, splat

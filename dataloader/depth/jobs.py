@@ -21,9 +21,9 @@ from common.errors import UserError
 from common.files import replacing
 from dataloader.images import read_image, write_image
 from dataloader.keyed import keyed_generator
-from dataloader.occlusion_masks import draw_move, hole_mask
+from dataloader.depth.occlusion import draw_move, hole_mask
 from dataloader.re10k.pack import Shard
-from dataloader.teacher_depth import list_files, list_folders, read_array
+from dataloader.depth.teacher import list_files, list_folders, read_array
 
 logger = logging.getLogger(__name__)
 

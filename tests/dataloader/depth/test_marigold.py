@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from common.errors import UserError
-from dataloader.marigold import DEFAULT_TEACHER, Teacher, TeacherSettings, load_teacher
-from tests.dataloader.depth_files import photo, write_marigold
+from dataloader.depth.marigold import DEFAULT_TEACHER, Teacher, TeacherSettings, load_teacher
+from tests.dataloader.depth.files import photo, write_marigold
 
 QUICK = TeacherSettings(steps=2, ensemble=3, resolution=32)
 SINGLE = replace(QUICK, ensemble=1)

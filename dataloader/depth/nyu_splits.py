@@ -15,7 +15,7 @@ from common.cli import progress
 from common.errors import UserError
 from common.files import replacing
 from dataloader.images import write_image
-from dataloader.teacher_depth import NYU_FOCAL
+from dataloader.depth.teacher import NYU_FOCAL
 
 FILENAMES = "nyudepthv2_test_files_with_gt.txt"
 _INSIDE = (slice(7, 474), slice(7, 632))  # of 480x640: outside, the published test photos are black

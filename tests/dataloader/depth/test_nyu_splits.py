@@ -11,9 +11,9 @@ from PIL import Image
 from scipy.io import savemat
 
 from common.errors import UserError
-from dataloader.nyu_splits import FILENAMES, read_test_numbers, write_test_split
-from dataloader.teacher_depth import open_depth_test_set, read_filename_list
-from tests.dataloader.depth_files import write_mats
+from dataloader.depth.nyu_splits import FILENAMES, read_test_numbers, write_test_split
+from dataloader.depth.teacher import open_depth_test_set, read_filename_list
+from tests.dataloader.depth.files import write_mats
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""dataloader.depth_pairs and room_tasks: what one view knows of another."""
+"""dataloader.depth.pairs and room_tasks: what one view knows of another."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from common.errors import UserError
-from dataloader.depth_pairs import DepthProtocol, known_points, legacy_protocol, make_task
-from dataloader.room_tasks import RoomTasks
+from dataloader.depth.pairs import DepthProtocol, known_points, legacy_protocol, make_task
+from dataloader.depth.room_tasks import RoomTasks
 from geometry.cameras import pinhole
 from geometry.views import Views
 

@@ -1,4 +1,4 @@
-"""dataloader.hypersim and hypersim_pairs: a scene written from a room is read as it was."""
+"""dataloader.depth.hypersim and hypersim_pairs: a scene written from a room is read as it was."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from common.errors import UserError
-from dataloader.depth_pairs import DepthProtocol, SkippedPair, legacy_protocol
-from dataloader.depth_tasks import DepthTask
-from dataloader.hypersim import (
+from dataloader.depth.pairs import DepthProtocol, SkippedPair, legacy_protocol
+from dataloader.depth.tasks import DepthTask
+from dataloader.depth.hypersim import (
     HypersimCamera,
     planar_depth,
     read_camera_parameters,
@@ -20,9 +20,9 @@ from dataloader.hypersim import (
     read_table,
     scene_cameras,
 )
-from dataloader.hypersim_pairs import FramePair, HypersimScene, find_pairs, read_pairs, write_pairs
+from dataloader.depth.hypersim_pairs import FramePair, HypersimScene, find_pairs, read_pairs, write_pairs
 from geometry.views import Views
-from tests.dataloader.hypersim_writer import (
+from tests.dataloader.depth.hypersim_writer import (
     CAMERA,
     METRES,
     SCENE,

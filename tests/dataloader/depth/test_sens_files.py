@@ -1,4 +1,4 @@
-"""dataloader.sens_files: what was written is read; damage is named by frame and byte."""
+"""dataloader.depth.sens_files: what was written is read; damage is named by frame and byte."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from dataloader.sens_files import open_sens
-from tests.dataloader.sens_writer import Sens
+from dataloader.depth.sens_files import open_sens
+from tests.dataloader.depth.sens_writer import Sens
 
 
 @pytest.fixture

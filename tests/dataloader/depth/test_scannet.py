@@ -1,4 +1,4 @@
-"""dataloader.scannet: .sens files unpacked, and pairs of a processed scan as tasks."""
+"""dataloader.depth.scannet: .sens files unpacked, and pairs of a processed scan as tasks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from common.errors import UserError
-from dataloader.depth_pairs import DepthProtocol, SkippedPair, legacy_protocol
-from dataloader.depth_tasks import DepthTask
+from dataloader.depth.pairs import DepthProtocol, SkippedPair, legacy_protocol
+from dataloader.depth.tasks import DepthTask
 from dataloader.images import read_depth
-from dataloader.scannet import GAP, ScannetScan, find_sens, natural_key, scan_folders, unpack_scan
+from dataloader.depth.scannet import GAP, ScannetScan, find_sens, natural_key, scan_folders, unpack_scan
 from dataloader.toy import make_boxes, make_cameras, render
 from geometry.views import Views
-from tests.dataloader.sens_writer import from_views
+from tests.dataloader.depth.sens_writer import from_views
 
 FRAMES = 62
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from dataloader.completion_samples import Draws, SampleSettings, draw, make_sample
-from tests.dataloader.depth_files import photo, relief
+from dataloader.depth.samples import Draws, SampleSettings, draw, make_sample
+from tests.dataloader.depth.files import photo, relief
 
 PLAIN = Draws(inpaint=0.9, scale=0.5, flip=0.1, augment=0.1)
 WHOLE = SampleSettings(crop=False)

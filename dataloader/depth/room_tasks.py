@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from dataloader.depth_pairs import DepthProtocol, make_task
-from dataloader.depth_tasks import DepthTask
+from dataloader.depth.pairs import DepthProtocol, make_task
+from dataloader.depth.tasks import DepthTask
 from dataloader.toy import make_boxes, make_cameras, render
 
 FIRST_UNSEEN = 1_000_000  # seed of the first room that no configuration trains on

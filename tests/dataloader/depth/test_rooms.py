@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dataloader.completion_rooms import RoomDepths, _choose_pair
+from dataloader.depth.rooms import RoomDepths, _choose_pair
 from dataloader.toy import make_boxes, make_cameras, render, render_depth
 from geometry.warp import locate
 

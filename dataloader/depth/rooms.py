@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dataloader.depth_pairs import DepthProtocol, make_task
+from dataloader.depth.pairs import DepthProtocol, make_task
 from dataloader.images import to_uint8
 from dataloader.toy import make_boxes, make_cameras, render, render_depth
 
@@ -28,7 +28,7 @@ class RoomDepths:
     """An item per seed: a photo of a room, its true depth, and what a second camera knows of it.
 
     The second camera stands 10 to 30 degrees further along the room's arc; its true depth is drawn into the
-    photo as in the benchmark (`dataloader.depth_pairs`): nothing is known behind what stands in front, nor
+    photo as in the benchmark (`dataloader.depth.pairs`): nothing is known behind what stands in front, nor
     beyond the border of its image, and here and there a farther surface shines through. Items are pure
     functions of seed and size. At 96x128 one takes 60 ms to make; it is then kept, at 7 bytes per pixel.
 

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from common.errors import UserError
-from dataloader.depth_jobs import Predict, Selection, predict_teacher, project_masks
+from dataloader.depth.jobs import Predict, Selection, predict_teacher, project_masks
 from dataloader.re10k.pack import Shard
-from dataloader.teacher_depth import open_hole_masks, open_teacher_photos
-from tests.dataloader.depth_files import relief, write_npy, write_photo, write_sync
+from dataloader.depth.teacher import open_hole_masks, open_teacher_photos
+from tests.dataloader.depth.files import relief, write_npy, write_photo, write_sync
 
 ALL = Selection()
 

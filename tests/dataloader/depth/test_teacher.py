@@ -12,14 +12,14 @@ import torch
 from PIL import Image
 
 from common.errors import UserError
-from dataloader.teacher_depth import (
+from dataloader.depth.teacher import (
     ListedPhoto,
     open_depth_test_set,
     open_hole_masks,
     open_teacher_photos,
     read_filename_list,
 )
-from tests.dataloader.depth_files import relief, write_npy, write_photo, write_sync
+from tests.dataloader.depth.files import relief, write_npy, write_photo, write_sync
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dataloader.occlusion_masks import draw_move, hole_mask
+from dataloader.depth.occlusion import draw_move, hole_mask
 
 
 def block(height: int = 60, width: int = 80) -> torch.Tensor:

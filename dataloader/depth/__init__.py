@@ -1,0 +1,1 @@
+"""Depth maps: what completion of them learns from, and the geometry benchmark's data."""
