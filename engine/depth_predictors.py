@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from dataloader.depth_models import DepthModel
 from dataloader.depth.tasks import DepthTask
+from dataloader.depth_models import DepthModel
 from dataloader.images import to_uint8
 from engine.method import Method
 from geometry.depth_alignment import fit_descent, fit_least_squares, fit_robust

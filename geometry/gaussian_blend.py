@@ -127,7 +127,7 @@ class Blend(torch.autograd.Function):
     """(xy, conics, opacities, values, indices, starts, shape) -> values [H, W, C] and, [H, W], what shines
     through.
 
-    The first four as in `gaussian_render.Projected` and values [G, C], the next two from `tile_lists`.
+    The first four as in `gaussian_projection.Projected` and values [G, C], the next two from `tile_lists`.
     """
 
     @staticmethod

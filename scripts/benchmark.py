@@ -16,8 +16,8 @@ from engine.benchmark_arguments import add_geometry, add_profile
 from methods import METHODS, create_method, load_experiment, method_class, open_data, open_method
 
 if TYPE_CHECKING:
-    from dataloader.depth.pairs import DepthProtocol
     from dataloader.depth.hypersim_pairs import HypersimScene
+    from dataloader.depth.pairs import DepthProtocol
     from engine.config import Experiment
     from engine.depth_benchmark import Unknown
     from engine.depth_predictors import AlignmentKind, Predictors

@@ -17,9 +17,9 @@ from torch import Tensor
 from common.cli import progress
 from common.errors import UserError
 from common.files import replacing
+from dataloader.depth.hypersim import CameraParameters, HypersimCamera, read_table, scene_cameras
 from dataloader.depth.pairs import DepthProtocol, SkippedPair, known_points, make_task
 from dataloader.depth.tasks import DepthTask
-from dataloader.depth.hypersim import CameraParameters, HypersimCamera, read_table, scene_cameras
 from geometry.cameras import Cameras
 
 log = logging.getLogger(__name__)

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from common.cli import progress
 from common.errors import UserError
 from common.files import replacing
+from dataloader.depth.occlusion import draw_move, hole_mask
+from dataloader.depth.teacher import list_files, list_folders, read_array
 from dataloader.images import read_image, write_image
 from dataloader.keyed import keyed_generator
-from dataloader.depth.occlusion import draw_move, hole_mask
 from dataloader.re10k.pack import Shard
-from dataloader.depth.teacher import list_files, list_folders, read_array
 
 logger = logging.getLogger(__name__)
 

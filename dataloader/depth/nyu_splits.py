@@ -14,8 +14,8 @@ from PIL import Image
 from common.cli import progress
 from common.errors import UserError
 from common.files import replacing
-from dataloader.images import write_image
 from dataloader.depth.teacher import NYU_FOCAL
+from dataloader.images import write_image
 
 FILENAMES = "nyudepthv2_test_files_with_gt.txt"
 _INSIDE = (slice(7, 474), slice(7, 632))  # of 480x640: outside, the published test photos are black

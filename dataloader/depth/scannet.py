@@ -22,9 +22,9 @@ from torch import Tensor
 from common.errors import UserError
 from common.files import replacing
 from dataloader.depth.pairs import DepthProtocol, SkippedPair, make_task
+from dataloader.depth.sens_files import SensFile, SensFrame, open_sens
 from dataloader.depth.tasks import DepthTask
 from dataloader.images import read_depth, read_image, resize_image, to_tensor
-from dataloader.depth.sens_files import SensFile, SensFrame, open_sens
 from geometry.cameras import Cameras
 from geometry.views import Views
 

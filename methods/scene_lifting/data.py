@@ -15,8 +15,6 @@ from torch import Tensor
 from common.errors import UserError
 from dataloader.depth.rooms import RoomDepths
 from dataloader.depth.samples import CompletionSample, Draws, SampleSettings, draw, make_sample
-from dataloader.room_scenes import seed_range
-from dataloader.scene_sets_open import ROOMS
 from dataloader.depth.teacher import (
     DepthTestSet,
     HoleMasks,
@@ -25,6 +23,8 @@ from dataloader.depth.teacher import (
     open_hole_masks,
     open_teacher_photos,
 )
+from dataloader.room_scenes import seed_range
+from dataloader.scene_sets_open import ROOMS
 from engine.config import Experiment
 from engine.sampling import generator, key
 from methods.scene_lifting.config import SceneLiftingConfig

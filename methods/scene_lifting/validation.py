@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from dataloader.depth.samples import SampleSettings
-from dataloader.images import to_tensor
 from dataloader.depth.teacher import DepthTestSet
+from dataloader.images import to_tensor
 from engine.depth_metrics import hidden_scores, validation_scores
 from methods.scene_lifting.data import DepthData, DepthItems, held_out_sample
 from methods.scene_lifting.losses import scale_and_shift

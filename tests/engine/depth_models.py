@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from dataloader.depth.pairs import DepthProtocol
-from dataloader.depth.tasks import DepthTask
 from dataloader.depth.room_tasks import RoomTasks
+from dataloader.depth.tasks import DepthTask
 from engine.method import Method
 from geometry.cameras import Cameras
 from geometry.views import Rendering

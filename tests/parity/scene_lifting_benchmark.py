@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dataloader.depth.pairs import legacy_protocol, make_task
-from dataloader.depth.tasks import DepthTask
 from dataloader.depth.hypersim import LEGACY_FOCAL, CameraParameters, camera_to_world, planar_depth
 from dataloader.depth.hypersim_pairs import FramePair, compare_frames
+from dataloader.depth.pairs import legacy_protocol, make_task
 from dataloader.depth.scannet import scannet_task, scannet_view
+from dataloader.depth.tasks import DepthTask
 from engine.depth_benchmark import DepthResults, Scoring, run_benchmark
 from engine.depth_metrics import Crop, validation_scores
 from engine.depth_predictors import Alignment, Predictors

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from dataloader.depth.samples import Draws, SampleSettings, make_sample
 from dataloader.depth.occlusion import hole_mask
+from dataloader.depth.samples import Draws, SampleSettings, make_sample
 from geometry.depth_edges import snap_edges
 from tests.parity.cases import Case
 

@@ -10,8 +10,6 @@ import pytest
 import torch
 
 from common.errors import UserError
-from dataloader.depth.pairs import DepthProtocol, SkippedPair, legacy_protocol
-from dataloader.depth.tasks import DepthTask
 from dataloader.depth.hypersim import (
     HypersimCamera,
     planar_depth,
@@ -21,6 +19,8 @@ from dataloader.depth.hypersim import (
     scene_cameras,
 )
 from dataloader.depth.hypersim_pairs import FramePair, HypersimScene, find_pairs, read_pairs, write_pairs
+from dataloader.depth.pairs import DepthProtocol, SkippedPair, legacy_protocol
+from dataloader.depth.tasks import DepthTask
 from geometry.views import Views
 from tests.dataloader.depth.hypersim_writer import (
     CAMERA,

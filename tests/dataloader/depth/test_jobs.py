@@ -11,8 +11,8 @@ from PIL import Image
 
 from common.errors import UserError
 from dataloader.depth.jobs import Predict, Selection, predict_teacher, project_masks
-from dataloader.re10k.pack import Shard
 from dataloader.depth.teacher import open_hole_masks, open_teacher_photos
+from dataloader.re10k.pack import Shard
 from tests.dataloader.depth.files import relief, write_npy, write_photo, write_sync
 
 ALL = Selection()

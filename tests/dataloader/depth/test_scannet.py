@@ -14,9 +14,9 @@ from torch import Tensor
 
 from common.errors import UserError
 from dataloader.depth.pairs import DepthProtocol, SkippedPair, legacy_protocol
+from dataloader.depth.scannet import GAP, ScannetScan, find_sens, natural_key, scan_folders, unpack_scan
 from dataloader.depth.tasks import DepthTask
 from dataloader.images import read_depth
-from dataloader.depth.scannet import GAP, ScannetScan, find_sens, natural_key, scan_folders, unpack_scan
 from dataloader.toy import make_boxes, make_cameras, render
 from geometry.views import Views
 from tests.dataloader.depth.sens_writer import from_views
