@@ -63,7 +63,7 @@ def test_a_stage_is_written_and_a_second_run_paints_nothing(generate: Generate, 
     assert code == 0, errors
     views = ["photo", "view_001", "view_002"]
     assert all((tmp_path / "output" / "images" / f"{name}.png").is_file() for name in views)
-    assert (tmp_path / "output" / "fly_through.mp4").stat().st_size > 0
+    assert all((tmp_path / "output" / f"fly_through.{kind}").stat().st_size > 0 for kind in ("mp4", "gif"))
     assert "output.ply" in printed
     record = json.loads((tmp_path / "output" / "run.json").read_text())
     assert record["config"]["model"]["generation"]["prompt"] == "abc"
@@ -105,12 +105,24 @@ def test_known_depth_without_networks(generate: Generate, tmp_path: Path) -> Non
     assert torch.equal(gaussians.means[:, 2], torch.full((64 * 29,), 2.0))
 
 
+def test_videos_are_made_of_a_painted_scene(
+    generate: Generate, experiment: Path, call_main: CallMain, tmp_path: Path
+) -> None:
+    words = ["-i", "photo.png", "--prompt", "abc", "-s", "film", "--path", "spiral", "--frames", "2"]
+    code, printed, errors = call_main("video_script.py", "-e", experiment, "-r", "latest", *words)
+    assert code == 0, errors
+    assert all((tmp_path / "film" / f"spiral.{kind}").stat().st_size > 0 for kind in ("mp4", "gif", "png"))
+    assert len(read_gaussians(tmp_path / "film" / "scene" / "gaussians.ply")) > 64 * 48
+    assert "mesh.glb" in printed
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ([], "there is no prompt: "),
         (["--prompt", " "], "there is no prompt: "),
         (["--prompt", "a", "--output_path", "out.obj"], "out.obj: name a file that ends in .ply"),
+        (["--prompt", "a", "--output_path", "photo.png/out.ply"], "photo.png/out"),
         (["--prompt", "a", "-r", "3"], "iter_3"),
         (
             ["--prompt", "a", "--checkpoint_dir", "nowhere"],
