@@ -15,7 +15,8 @@ from torch.nn.functional import interpolate, pad
 
 from geometry.depth_edges import dilate_isotropic
 
-_CYCLES, _SWEEPS = 10, 3  # multigrid cycles, and relaxations before and after each coarser level
+_CYCLES, _SWEEPS = 60, 3  # multigrid cycles at most, and relaxations before and after each coarser level
+_PRECISION = 1e-4  # of the values' range: a cycle that changes less is the last
 _DAMPING = 0.8  # of Jacobi's steps, the factor that smooths best in two dimensions
 _RIM = 2.0  # pixels of known depth beside the unknown ones that tell the correction
 _WINDOW = 3  # pixels to each side over which a rim pixel's ratio is the median
@@ -30,9 +31,9 @@ def honour_depth(predicted: Tensor, known: Tensor, reach: float = math.inf) -> T
     predicted depth times a factor that is harmonic between the rims of the known pixels and free at the
     image's border; on a rim it is the local median ratio of known to predicted depth, clipped at three robust
     standard deviations over all rims, so that a few wrong pixels do not drag what lies beside them along.
-    reach: pixels from the known ones at which the correction has fallen to 1 / e, along half a Gaussian; far
-    inside large holes the prediction is then as it was, whatever the rim says. Returns [H, W]; the prediction
-    itself where nothing is known.
+    reach: pixels from the known ones at which what the rim says has faded to 1 / e, along half a Gaussian;
+    far inside large holes the prediction is then only scaled, by the median ratio over all known pixels.
+    Returns [H, W]; the prediction itself where nothing is known.
     """
     there = known > 0
     if there.all() or not there.any():
@@ -41,7 +42,8 @@ def honour_depth(predicted: Tensor, known: Tensor, reach: float = math.inf) -> T
     rim = there & dilate_isotropic(~there, _RIM)
     factor = harmonic(_robust(ratio, there, rim), rim)
     if math.isfinite(reach):
-        factor = factor * torch.exp(-((_distances(there) / reach) ** 2))
+        far = ratio[there].median()
+        factor = far + (factor - far) * torch.exp(-((_distances(there) / reach) ** 2))
     return torch.where(there, known, predicted * factor.exp())
 
 
@@ -62,9 +64,12 @@ def harmonic(values: Tensor, known: Tensor) -> Tensor:
     if not known.any() or known.all():
         return values.clone()
     filled = torch.where(known, values, values[known].mean())
-    for _ in range(_CYCLES):
-        filled = filled + _cycle(-_laplace(filled), known)
     low, high = values[known].min(), values[known].max()
+    for _ in range(_CYCLES):
+        change = _cycle(-_laplace(filled), known)
+        filled = filled + change
+        if change.abs().max() <= _PRECISION * (high - low):
+            break
     return torch.where(known, values, filled.clamp(low, high))  # as every harmonic function is
 
 

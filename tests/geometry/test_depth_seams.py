@@ -107,9 +107,19 @@ def test_far_from_the_rim_a_prediction_keeps_to_itself() -> None:
     true = torch.full((40, 60), 2.0)
     known = torch.zeros(40, 60, dtype=torch.bool)
     known[:, :20] = True
-    met = honour_depth(true * 1.5, torch.where(known, true, 0.0), reach=4.0)
+    predicted = true.clone()
+    predicted[:, 15:] *= 1.5  # wrong at the rim and beyond, right for most of what is known
+    met = honour_depth(predicted, torch.where(known, true, 0.0), reach=4.0)
     ratio = met / true
     assert torch.equal(met[known], true[known])
     assert ratio[:, 20].max() < 1.05  # no step at the seam
     assert torch.allclose(ratio[:, -1], torch.tensor(1.5), rtol=1e-3)
     assert (ratio[:, 21:] >= ratio[:, 20:-1] - 1e-6).all()
+
+
+def test_another_unit_is_put_right_however_far() -> None:
+    true = torch.linspace(1, 3, 60).expand(40, 60)
+    known = torch.zeros(40, 60, dtype=torch.bool)
+    known[:, :20] = True
+    met = honour_depth(true * 0.4, torch.where(known, true, 0.0), reach=4.0)
+    torch.testing.assert_close(met, true, rtol=1e-3, atol=0)

@@ -157,7 +157,6 @@ def test_honoured_depth_meets_what_is_known_without_a_step() -> None:
     assert honoured[2] < 0.75 * network[2]
     near = torch.tensor([seam_and_error(seed, "honour", GenerationConfig().seam_reach) for seed in range(2)])
     assert near.mean(0)[1] < 0.15 * network[1]
-    assert honoured[2] < near.mean(0)[2] < network[2]
 
 
 # The loop
