@@ -55,7 +55,7 @@ class DepthModel:
             depth = disparity_to_depth(resize_disparity(predicted, *size))
         return depth.numpy()
 
-    @torch.inference_mode()
+    @torch.no_grad()  # transformers keeps tensors between calls; those of inference mode spoil later training
     def _predict(self, photo: NDArray[np.uint8]) -> Tensor:
         """The network's own map [H', W'] float32 for the whole photo, on the CPU."""
         if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8:

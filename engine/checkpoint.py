@@ -177,9 +177,7 @@ def find(folder: Path, which: str) -> Checkpoint | None:
             logger.warning("%s is passed over: %s", folders[step], fault)
         if which == "auto":
             return None
-        raise MissingCheckpointError(
-            f"{folder} holds no checkpoint to resume from: start without -r, or use -r auto"
-        )
+        raise MissingCheckpointError(f"{folder} holds no checkpoint iter_N")
     if not which.isdecimal():
         if is_pretrained(Path(which)):
             return Checkpoint(Path(which), 0, original=True)
@@ -243,7 +241,10 @@ def find_start(folder: Path, resume: str | None) -> Checkpoint | None:
     Raises UserError as `find` does, and when the run would come to write over checkpoints that are there.
     """
     if resume is not None:
-        found = find(folder, resume)
+        try:
+            found = find(folder, resume)
+        except MissingCheckpointError as error:
+            raise MissingCheckpointError(f"{error}: to start afresh leave -r out, or use -r auto") from None
         refuse_rewind(folder, 0 if found is None else found.step)
         return found
     folders = _folders(folder)
