@@ -157,10 +157,11 @@ def _check_points(case: Case, scene: LiftedScene) -> None:
     assert abs(len(points) - number) <= 0.01 * number
     case.close("points_mean", points.mean(0), atol=atol)
     case.close("points_std", points.std(0), atol=atol)
+    sample, colors = case.output("points_sample"), case.output("colors_sample")
     if len(points) == number:  # the same pixels joined, so that the samples are the same points
-        index = torch.linspace(0, number - 1, 3000).long()
-        _mostly_close(points[index], case.output("points_sample"), 0.001)
-        _mostly_close(scene.colors[index], case.output("colors_sample"), 1 / 255 + 1e-5)
+        index = torch.linspace(0, number - 1, len(sample)).long()
+        _mostly_close(points[index], sample, 0.001)
+        _mostly_close(scene.colors[index], colors, 1 / 255 + 1e-5)
 
 
 CHECKS: dict[str, Callable[[Case], None]] = {

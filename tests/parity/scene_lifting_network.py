@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -19,10 +20,10 @@ from methods.scene_lifting.network import (
     prepare,
     zoedepth_config,
 )
-from methods.scene_lifting.originals import convert_state_dict
+from methods.scene_lifting.originals import convert_state_dict, infer_config
 from tests.parity.cases import Case, parity_folder
 
-TINY = NetworkConfig(
+TINY = NetworkConfig(  # the size of the recorded networks, for tests that have no weights of theirs
     height=64,
     width=96,
     hidden=32,
@@ -43,6 +44,14 @@ def tiny_file() -> dict[str, Tensor]:
     return load_file(parity_folder() / "scene_lifting" / "zoe_dc_full_tiny.safetensors")
 
 
+def tiny_size() -> tuple[int, int]:
+    """The size of its input."""
+    height, width = Case(parity_folder() / "scene_lifting" / "zoe_dc_full_tiny.safetensors").config[
+        "img_size"
+    ]
+    return height, width
+
+
 def tiny_state_dict() -> dict[str, Tensor]:
     """The original's state dict of the tiny network."""
     return {k.removeprefix("weights."): v for k, v in tiny_file().items() if k.startswith("weights.")}
@@ -50,9 +59,10 @@ def tiny_state_dict() -> dict[str, Tensor]:
 
 def tiny_network() -> DepthCompletion:
     """The tiny network with the recorded weights, loaded strictly."""
-    zoedepth = build_zoedepth(TINY)
-    zoedepth.load_state_dict(convert_state_dict(tiny_state_dict(), "the case"), strict=True)
-    return DepthCompletion(zoedepth.eval(), (TINY.height, TINY.width))
+    weights = convert_state_dict(tiny_state_dict(), "the case")
+    zoedepth = build_zoedepth(infer_config(weights))
+    zoedepth.load_state_dict(weights, strict=True)
+    return DepthCompletion(zoedepth.eval(), tiny_size())
 
 
 def own_weights(case: Case, names: dict[str, str]) -> dict[str, Tensor]:
@@ -67,7 +77,7 @@ def own_weights(case: Case, names: dict[str, str]) -> dict[str, Tensor]:
     return {k: v for k, v in found.items() if "log_binomial_transform" not in k}
 
 
-def layer_config(**options: int) -> object:
+def layer_config(**options: Any) -> object:
     """The settings of the network, some replaced."""
     config = zoedepth_config(TINY)
     for name, value in options.items():
@@ -80,7 +90,7 @@ def check_attractor(case: Case) -> None:
 
     settings = case.config
     layer = ZoeDepthAttractorLayerUnnormed(
-        layer_config(bin_embedding_dim=settings["in_features"]),
+        layer_config(bin_embedding_dim=settings["in_features"], attractor_kind=settings["kind"]),
         n_bins=settings["n_bins"],
         n_attractors=settings["n_attractors"],
     )
@@ -169,7 +179,7 @@ def check_network(case: Case) -> None:
 def check_inference(case: Case) -> None:
     network, tolerance = tiny_network(), case.meta["tolerance"]
     image, sparse = case.input("image"), case.input("sparse_depth")
-    for unit in (1.0, 0.5, 2.0):
+    for unit in case.config["scalings"]:
         case.close(f"depth_scaling_{unit}", complete_depth(network, image, sparse, unit), **tolerance)
     nothing = torch.zeros_like(sparse)
     case.close("depth_no_sparse", complete_depth(network, image, nothing, 1.0), **tolerance)
