@@ -31,9 +31,8 @@ class SampleSettings:
     inpaint_probability: float = 0.5  # of samples that keep some of their depth
     rescale: bool = True  # give the depth of those a random scale
     crop: bool = True  # cut rows 8 to 472 and columns 8 to 632, which NYU's photos fill
-    scaling: Literal["robust", "original"] = (
-        "robust"  # smallest depth: its 1 % quantile | the very minimum, where a zero makes the sample NaN
-    )
+    # smallest depth: its 1 % quantile | the very minimum, where a zero makes the sample NaN
+    scaling: Literal["robust", "original"] = "robust"
     flip_masks: bool = True  # with the photo (the original leaves them)
     mask_zeros: bool = True  # depth below min_depth is no ground truth (the original trains on it)
 

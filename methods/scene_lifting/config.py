@@ -82,9 +82,7 @@ class GenerationConfig:
     max_size: int = 768  # long side of the photo in pixels, larger ones are reduced; 0: as they are
     field_of_view: float = 0.0  # of the photo, degrees from left to right; 0: as EXIF says, else 53.13
     mode: Literal["single", "stage", "360"] = "stage"
-    path: str = (
-        ""  # a camera_path.json in place of the mode's cameras; the photo's camera is the world's origin
-    )
+    path: str = ""  # a camera_path.json in place of the mode's cameras, relative to the photo's camera
     radius: float = 0.01  # of the circle on which the cameras of the modes sit, in depth units
     prompt: str = ""
     negative_prompt: str = ""
@@ -93,16 +91,12 @@ class GenerationConfig:
     seed: int = 0
     first_scale: float = 1.0  # depth unit of the network's sparse channel, for the photo and for later views
     next_scale: float = 0.5
-    rendering: Literal["pixels", "relative"] = (
-        "pixels"  # sizes of rendered points in pixels | relative to the image, as the original's
-    )
-    snap_threshold: int = (
-        12  # of 255 grey levels of depth: steeper pixels take the depth of a side of the edge
-    )
+    # sizes of rendered points: in pixels | relative to the image, as the original's
+    rendering: Literal["pixels", "relative"] = "pixels"
+    snap_threshold: int = 12  # of 255 grey levels of depth: steeper pixels take a side's depth
     snap_erosion: int = 3  # pixels around such edges that are snapped too
-    seams: Literal["honour", "network"] = (
-        "honour"  # known depth and colours are kept and blended into | the networks' everywhere
-    )
+    # known depth and colours are kept and blended into | the networks' are taken everywhere
+    seams: Literal["honour", "network"] = "honour"
     seam_reach: float = 0.04  # of the short side: how far into a hole known depth bends the network's
     half_pixel: bool = False  # the original's principal point, half a pixel off the image's middle
     source_depth: Literal["all", "first"] = "all"  # of several photos: whose own depth is used
@@ -154,9 +148,7 @@ class GaussianConfig:
     pose_lr: float = 0.0  # of per-view pose corrections, thrown away afterwards; the original: 1e-4
     dssim: float = 0.2  # weight of 1 - SSIM beside L1
     view_directions: Literal["center", "translation"] = "center"  # translation: the original's quirk
-    principal_point: Literal["camera", "middle"] = (
-        "camera"  # middle: of the image, whatever the view's camera says
-    )
+    principal_point: Literal["camera", "middle"] = "camera"  # middle: of the image, whatever the camera says
     backend: Literal["auto", "torch", "numba", "gsplat"] = "auto"
 
     def __post_init__(self) -> None:

@@ -84,7 +84,11 @@ class TeacherItems:
 
 @dataclass
 class DepthData:
-    """What `train.py` starts from. test: photos with measured depth; None where none are named."""
+    """What `train.py` starts from.
+
+    held_out: items that are validated on, hidden pixels and all. measured: photos with a sensor's depth. None
+    where there are none.
+    """
 
     name: str
     train: DepthItems

@@ -248,7 +248,7 @@ class SceneLifting(Method):
     def _render_one(self, state: LiftedScene, camera: Cameras) -> Rendering:
         if state.gaussians is None:
             return render_points(state, camera, self.config.points)
-        return render_gaussians(state.gaussians, camera)
+        return render_gaussians(state.gaussians, camera, backend=self.config.gaussians.backend)
 
 
 def build_network(config: NetworkConfig) -> DepthCompletion:
