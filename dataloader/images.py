@@ -68,6 +68,20 @@ def read_image(path: Path | EncodedImage, turn: bool = True) -> NDArray[np.uint8
         raise UserError(f"{path} is not a readable image ({error}): replace the file") from None
 
 
+def read_matte(path: Path) -> NDArray[np.bool_]:
+    """[H, W] bool of an image with an alpha channel: where alpha exceeds one half.
+
+    Raises UserError when the file is missing, cut off, no image, or has no alpha.
+    """
+    try:
+        with Image.open(path) as image:
+            if "A" not in image.getbands():
+                raise UserError(f"{path} has no alpha channel: a matte is an RGBA image")
+            return np.asarray(image.getchannel("A")) > 127
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path} is no readable image ({error}): write it anew") from None
+
+
 def image_size(path: Path | EncodedImage) -> tuple[int, int]:
     """(height, width) of an image file as `read_image` returns it, from its header alone."""
     try:

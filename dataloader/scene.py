@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.errors import UserError
-from dataloader.images import EncodedImage, read_depth, read_image, resize_image, to_tensor
+from dataloader.images import EncodedImage, read_depth, read_image, read_matte, resize_image, to_tensor
 from dataloader.lenses import Lens
 from dataloader.pairs import Pair
 from geometry.cameras import Cameras, stack_cameras
@@ -32,8 +32,9 @@ class Record:
 
     name: unique in its scene (the file name without suffix, as a rule). camera: a single float64 camera of
     the image's own size. image: file, file in memory, or [H, W, 3] uint8. depth: file, or [H, W] float32
-    z-depth (0 where unknown), which may be of another size. foreground: [H, W] bool. bounds: near and far
-    z-depth. lens: the distortion of the image file, removed by `load`; `camera` is the camera after that.
+    z-depth (0 where unknown), which may be of another size. foreground: [H, W] bool, or an RGBA file whose
+    alpha above one half says so. background: the photo without what moves (a plate), as `image` is given, of
+    any size. bounds: near and far z-depth. lens: the distortion of the image file, removed by `load`; `camera` is the camera after that.
     depth_scale: world units per unit of the depth file or array.
     """
 
@@ -41,7 +42,8 @@ class Record:
     camera: Cameras
     image: Path | EncodedImage | NDArray[np.uint8]
     depth: Path | NDArray[np.float32] | None = None
-    foreground: NDArray[np.bool_] | None = None
+    foreground: Path | NDArray[np.bool_] | None = None
+    background: Path | EncodedImage | NDArray[np.uint8] | None = None
     bounds: tuple[float, float] | None = None
     lens: Lens | None = None
     depth_scale: float = 1.0
@@ -71,6 +73,15 @@ class Record:
         depth = read_depth(self.depth) if isinstance(self.depth, Path) else self.depth
         known = np.isfinite(depth) & (depth > 0)
         return (np.where(known, depth, 0) * self.depth_scale).astype(np.float32)
+
+    def load_foreground(self) -> NDArray[np.bool_] | None:
+        """[H, W] bool, where something moves; None without a matte. Raises UserError for a bad file."""
+        return read_matte(self.foreground) if isinstance(self.foreground, Path) else self.foreground
+
+    def load_background(self) -> NDArray[np.uint8] | None:
+        """[h, w, 3] uint8, the plate at its own size; None without one. Raises UserError for a bad file."""
+        plate = self.background
+        return plate if plate is None or isinstance(plate, np.ndarray) else read_image(plate)
 
 
 @dataclass
@@ -165,7 +176,8 @@ class Scene:
     def views(
         self, indices: Sequence[int] | None = None, size: ImageSize | None = None, threads: int = 0
     ) -> Views:
-        """[N] Views of the records at (height, width); depth and foreground where every record has them.
+        """[N] Views of the records at (height, width); depth, foreground and background where every record
+        has them.
 
         threads: how many decode photos at a time.
         """
@@ -174,12 +186,19 @@ class Scene:
         size = (cameras.height, cameras.width)
         records = [self.records[i] for i in indices]
         with ThreadPoolExecutor(max(1, threads)) as pool:
-            photos = list(pool.map(lambda record: resize_image(record.load(), size), records))
-        images = torch.stack([to_tensor(photo) for photo in photos])
+            images = _stack_photos(pool.map(Record.load, records), size)
+            plates = [] if any(r.background is None for r in records) else records
+            background = _stack_photos(pool.map(Record.load_background, plates), size) if plates else None
         depth, valid = _stack_depths(records, size)
-        foreground = _stack_masks([record.foreground for record in records], size)
-        names = [record.name for record in records]
-        return Views(images, cameras, depth=depth, valid=valid, foreground=foreground, names=names)
+        return Views(
+            images,
+            cameras,
+            depth=depth,
+            valid=valid,
+            foreground=_stack_masks([record.load_foreground() for record in records], size),
+            background=background,
+            names=[record.name for record in records],
+        )
 
     @property
     def has_mesh(self) -> bool:
@@ -216,6 +235,11 @@ def positions(text: str, count: int, name: str) -> list[int]:
         else:
             found.add(int(part))
     return sorted(found)
+
+
+def _stack_photos(photos: Iterable[NDArray[np.uint8] | None], size: ImageSize) -> Tensor:
+    """Photos that are all there -> [N, 3, H, W] float32."""
+    return torch.stack([to_tensor(resize_image(photo, size)) for photo in photos if photo is not None])
 
 
 def _stack_depths(records: list[Record], size: ImageSize) -> tuple[Tensor | None, Tensor | None]:

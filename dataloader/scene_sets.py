@@ -51,6 +51,18 @@ class EncodedScenes(SceneSet, Protocol):
         ...
 
 
+@runtime_checkable
+class FilmedScenes(SceneSet, Protocol):
+    """Videos by static cameras: a scene per moment (frame number), the moments of a video in a row.
+
+    Every scene of a video has the same records, in the same order, with equal cameras and plates.
+    """
+
+    def moment(self, index: int) -> tuple[int, int]:
+        """Which video scene `index` is of, and its place in it, both from 0."""
+        ...
+
+
 @dataclass
 class OneScene:
     """A set that consists of a single scene."""

@@ -317,8 +317,9 @@ def load_weights(method: Method, path: Path) -> None:
     if _is_ours(path):
         verify(path)
         method.load_frozen()
-        assign(method, read_safetensors(path / "model.safetensors"), path)
-        check_frozen(method, read_state(path), path)
+        assign(method, method.completed(read_safetensors(path / "model.safetensors")), path)
+        if not method.keeps_frozen:
+            check_frozen(method, read_state(path), path)
         return
     weights = method.load_original(path)
     if weights is None:

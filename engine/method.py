@@ -128,7 +128,8 @@ class Method(nn.Module, ABC):
     anything to do. reads_sources: whether `encode` looks at the source photos, or only at their cameras (then
     they are not loaded). missing: why there are no weights, where a method works without (`without_weights`).
     weights_hint: how published weights are had. needs_scene: whether an instance is made for one scene, so
-    that `create` cannot do without it and it serves no sets of scenes.
+    that `create` cannot do without it and it serves no sets of scenes. keeps_frozen: whether checkpoints hold
+    the weights that are not trained, too.
     block_classes: of the repeated parts (transformer blocks) that sharded training gathers one at a time;
     none: the method cannot be sharded.
     """
@@ -142,6 +143,7 @@ class Method(nn.Module, ABC):
     reads_sources: ClassVar[bool] = True
     weights_hint: ClassVar[str] = ""
     needs_scene: ClassVar[bool] = False
+    keeps_frozen: ClassVar[bool] = False
     block_classes: ClassVar[tuple[type[nn.Module], ...]] = ()
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -282,6 +284,10 @@ class Method(nn.Module, ABC):
 
     def load_frozen(self) -> None:
         """Load the weights that are not trained, which checkpoints of ours do not hold."""
+
+    def completed(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of a checkpoint of ours, with what an earlier stage of training does not have yet."""
+        return weights
 
     def prepare_inference(self) -> None:
         """Make ready what only renders from now on: types, memory layout, compilation."""

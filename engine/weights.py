@@ -13,8 +13,11 @@ from engine.tensor_files import sha256_tensors
 
 
 def saved_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """What `model.safetensors` holds: trainable parameters and persistent buffers, each tensor once."""
-    frozen = {id(parameter) for parameter in module.parameters() if not parameter.requires_grad}
+    """What `model.safetensors` holds: trainable parameters and persistent buffers, each tensor once; where the
+    module says `keeps_frozen`, parameters that are not trained as well.
+    """
+    kept = getattr(module, "keeps_frozen", False)
+    frozen = {id(p) for p in module.parameters() if not (p.requires_grad or kept)}
     found: dict[int, tuple[str, Tensor]] = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
         if id(tensor) not in frozen:
