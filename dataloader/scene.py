@@ -34,8 +34,8 @@ class Record:
     the image's own size. image: file, file in memory, or [H, W, 3] uint8. depth: file, or [H, W] float32
     z-depth (0 where unknown), which may be of another size. foreground: [H, W] bool, or an RGBA file whose
     alpha above one half says so. background: the photo without what moves (a plate), as `image` is given, of
-    any size. bounds: near and far z-depth. lens: the distortion of the image file, removed by `load`; `camera` is the camera after that.
-    depth_scale: world units per unit of the depth file or array.
+    any size. bounds: near and far z-depth. lens: the distortion of the image file, removed by `load`;
+    `camera` is the camera after that. depth_scale: world units per unit of the depth file or array.
     """
 
     name: str

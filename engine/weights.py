@@ -13,8 +13,9 @@ from engine.tensor_files import sha256_tensors
 
 
 def saved_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """What `model.safetensors` holds: trainable parameters and persistent buffers, each tensor once; where the
-    module says `keeps_frozen`, parameters that are not trained as well.
+    """What `model.safetensors` holds: trainable parameters and persistent buffers, each tensor once.
+
+    Where the module says `keeps_frozen`, parameters that are not trained count as well.
     """
     kept = getattr(module, "keeps_frozen", False)
     frozen = {id(p) for p in module.parameters() if not (p.requires_grad or kept)}
