@@ -118,9 +118,9 @@ def place(matrix, row, first, count, size, clamp, scratch):
         y0 = y0 if y0 < far_y else far_y
         across = part_x[i] + left.dtype.type(np.int32(x - x0))
         down = part_y[i] + left.dtype.type(np.int32(y - y0))
-        l, r, t, u = one - abs(across), one - abs(across - one), one - abs(down), one - abs(down - one)
-        left[i] = l if l > 0 else none
-        right[i] = r if r > 0 else none
+        p, q, t, u = one - abs(across), one - abs(across - one), one - abs(down), one - abs(down - one)
+        left[i] = p if p > 0 else none
+        right[i] = q if q > 0 else none
         top[i] = t if t > 0 else none
         bottom[i] = u if u > 0 else none
         at[i] = np.int32(np.int32(y0 * stride) + np.int32(x0 * np.int32(4)))
@@ -140,7 +140,7 @@ def _blend(texels, count, stride, scratch, through, total, premultiplied, alphas
 
 @kernel
 def _dim(through, disparity, alphas, count, value, slope):
-    """Sum up disparity (value + slope * i), and let through what the plane does. Returns whether any is left."""
+    """Sum up disparity (value + slope * i), and let through what the plane does. Returns whether that is any."""
     one, tiny = through.dtype.type(1), through.dtype.type(_TINY)
     value, slope = through.dtype.type(value), through.dtype.type(slope)
     dark, bright = through.dtype.type(DARK), 0

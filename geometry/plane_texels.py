@@ -1,9 +1,9 @@
 """One resampled pixel of four channels as vector operations, for the compiled kernels of planes.
 
-Arrays of texels are contiguous, four numbers to a texel: float32, float64, or 16 bits that are widened as they
-are read (uint16 holds the bits of float16, int16 those of bfloat16). `at` is the position of the first number
-of the texel above left, `below` of that one row down; the texels right of them follow. What is weighted and
-summed is in the precision of the weights (top, bottom, left, right).
+Arrays of texels are contiguous, four numbers to a texel: float32, float64, or 16 bits that are widened as
+they are read (uint16 holds the bits of float16, int16 those of bfloat16). `at` is the position of the first
+number of the texel above left, `below` of that one row down; the texels right of them follow. What is
+weighted and summed is in the precision of the weights (top, bottom, left, right).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from geometry.plane_texels import sample_pixel
 def sweep(texels, maps, size, empty, out, top, bottom):
     """A photo seen through planes: out [C, D, H, W], rows top ... bottom, of C <= 4 channels.
 
-    texels: [h * w * 4] of the photo less `empty`, which is what is seen beyond it. maps: [D, 3, 3]; size: as in
+    texels: [h * w * 4] of the photo less `empty`, which is what is seen beyond it. maps, size: as in
     `geometry.plane_jit`.
     """
     channels, planes, _, columns = out.shape
