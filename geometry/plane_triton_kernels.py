@@ -1,10 +1,10 @@
 """Triton kernels of planes, for CUDA. Imported only when planes are first rendered there.
 
 A program works on a tile of TALL x WIDE pixels of one view. What the kernels share: layers [B, D, H, W, 4],
-far to near. maps: [B, N, D, MAP] float32, where a pixel (x, y), counted from the middle of the new image, lies
-on a plane: numbers 0, 1, 2 times (x, y, 1) over 8, 9, 10 times the same, plus number 6, is the column (0 for
-the middle of the first texel), and 3, 4, 5 and 7 likewise the row. Number 11 is 0 for a plane that goes on
-beyond its edges, else -1. rows: [B, N, D, 3] float32, disparity of such a pixel. Sums are float32.
+far to near. maps: [B, N, D, MAP] float32, where a pixel (x, y), counted from the middle of the new image,
+lies on a plane: numbers 0, 1, 2 times (x, y, 1) over 8, 9, 10 times the same, plus number 6, is the column
+(0 for the middle of the first texel), and 3, 4, 5 and 7 likewise the row. Number 11 is 0 for a plane that
+goes on beyond its edges, else -1. rows: [B, N, D, 3] float32, disparity of such a pixel. Sums are float32.
 """
 
 from __future__ import annotations

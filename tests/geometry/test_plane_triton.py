@@ -52,9 +52,8 @@ from triton.compiler import ASTSource
 from geometry import plane_triton_kernels as kernels
 
 def translate(kernel, layers, capability, **constants):
-    floats = ("maps", "rows", "out", "light", "pull", "gradient")
-    types = {name: "*fp32" for name in floats} | {name: "i32" for name in ("H", "W", "D", "N", "height", "width")}
-    types |= {"layers": layers, "view": "i32"}
+    types = dict.fromkeys(("maps", "rows", "out", "light", "pull", "gradient"), "*fp32")
+    types |= dict.fromkeys(("H", "W", "D", "N", "height", "width", "view"), "i32") | {"layers": layers}
     constants |= dict(PREMULTIPLIED=False, TALL=4, WIDE=32)
     signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
     aligned = {(i,): [["tt.divisibility", 16]] for i, t in enumerate(signature.values()) if t[0] == "*"}
