@@ -176,7 +176,9 @@ def augmented(views: Views, config: AugmentConfig, seed: int) -> Views:
         mode = list(COLOURS)[int(torch.randint(0, len(COLOURS), (), generator=draw))]
         low, high = COLOURS[mode]
         shift = low + (high - low) * float(torch.rand((), generator=draw, dtype=torch.float64))
-        views = replace(views, images=change_colour(views.images, mode, shift if mode == "hue" else 1 + shift))
+        views = replace(
+            views, images=change_colour(views.images, mode, shift if mode == "hue" else 1 + shift)
+        )
     return views
 
 

@@ -74,7 +74,7 @@ def check_sweep(case: Case) -> None:
 
 
 def check_single_depth(case: Case) -> None:
-    """A sweep of one plane, black where it is out of view. The original mirrors what lies behind the source."""
+    """A sweep of one plane, black where it is out of view. The original mirrors what lies behind."""
     height, width = case.config["H"], case.config["W"]
     depth = case.input("depth")[:, None].double()
     source = cameras(case.input("src_K"), case.input("rel"), height, width).reshape(-1, 1)
