@@ -100,7 +100,7 @@ def _windows(center: Floats, axes: Floats, K: Floats, c2w: Floats) -> Floats:
 
 @kernel
 def _slabs(sx, sy, sz, dx, dy, dz):
-    """Where a ray enters and leaves the cube [-1, 1]^3, as parameters; enters later than it leaves: missed."""
+    """Where a ray enters and leaves the cube [-1, 1]^3, as parameters; it misses if it leaves first."""
     dx = dx if abs(dx) > _TINY else _TINY
     dy = dy if abs(dy) > _TINY else _TINY
     dz = dz if abs(dz) > _TINY else _TINY

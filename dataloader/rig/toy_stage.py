@@ -1,4 +1,4 @@
-"""What stands in front of a procedural rig: boxes and ellipsoids with painted surfaces, some of which move."""
+"""What stands in front of a procedural rig: boxes and ellipsoids with textures, some of which move."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Solids:
     """P solids at T moments in world space, those that stand still first.
 
     kind [P]. half [P, 3] extents or radii. center [T, P, 3]. rotation [T, P, 3, 3] solid to world. paint
-    [P, 6] index into the paints, for sides -x, +x, -y, +y, -z, +z (an ellipsoid uses the first). still: how many
-    never move.
+    [P, 6] index into the paints, for sides -x, +x, -y, +y, -z, +z (an ellipsoid uses the first). still: how
+    many never move.
     """
 
     kind: Integers
