@@ -109,7 +109,7 @@ def _add_panel(maker: _Maker) -> None:
 def _send_through(maker: _Maker) -> None:
     """Something that crosses the view, comes nearer or goes away, and turns as it goes."""
     site, random = maker.site, maker.random
-    depth = maker.uniform(site.nearest, max(0.62 * site.wall, 1.05 * site.nearest))
+    depth = site.nearest + max(0.62 * site.wall - site.nearest, 0.2) * random.random() ** 1.5
     size = depth * site.down * maker.uniform(0.25, 0.8)  # half its height
     time = np.linspace(-0.5, 0.5, maker.moments) if maker.moments > 1 else np.zeros(1)
     approach, span = (0.6, 0.5) if random.random() < 0.25 else (0.15, 1.5)

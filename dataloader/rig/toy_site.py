@@ -17,8 +17,8 @@ from dataloader.rig.toy_stage import Floats
 from geometry.cameras import Cameras, pinhole
 
 _WIDTH = 128.0  # pixels, for the disparities below
-_WALL_DISPARITY = (0.8, 4.5)  # pixels between neighbours, at the far wall
-_NEAR_DISPARITY = 13.0  # pixels, the most that something which moves has
+_WALL_DISPARITY = (1.0, 4.5)  # pixels between neighbours, at the far wall
+_NEAR_DISPARITY = 14.0  # pixels, the most that something which moves has
 _FIELD = (50.0, 85.0)  # degrees across
 _WALL = (6.0, 12.0)  # metres
 _CAMERAS = (4, 10)
