@@ -1,0 +1,126 @@
+"""A rig's frames before its cameras are known: FRAMES/cam00/00000.jpg ..., one folder per camera."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from common.errors import UserError
+from common.files import replacing
+from dataloader.images import image_size, list_images, read_image
+from dataloader.scene import ImageSize
+
+_CAMERA = re.compile(r"cam\w*\d+$")
+
+
+@dataclass(frozen=True)
+class RigFrames:
+    """Frame files per camera, both sorted by name. sizes: (height, width) of each camera's first frame."""
+
+    root: Path
+    cameras: dict[str, list[Path]]
+    sizes: dict[str, ImageSize]
+
+    def __len__(self) -> int:
+        """Moments: frames per camera."""
+        return len(next(iter(self.cameras.values())))
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.cameras)
+
+    @property
+    def size(self) -> ImageSize:
+        """(height, width) of every camera. Raises UserError where they differ."""
+        first, *others = self.names
+        for name in others:
+            if self.sizes[name] != self.sizes[first]:
+                raise UserError(
+                    f"{self.root / name} is {text_of(self.sizes[name])}, {first} is "
+                    f"{text_of(self.sizes[first])}: the cameras of a rig must have one size "
+                    "(rig.py undistort --size makes it so)"
+                )
+        return self.sizes[first]
+
+    def fingerprint(self) -> str:
+        """A digest of the frames' names and file sizes: what was made from them knows them again by it."""
+        listed = [
+            f"{name}/{path.name}:{path.stat().st_size}" for name in self.names for path in self.cameras[name]
+        ]
+        return hashlib.sha256("\n".join(listed).encode()).hexdigest()[:16]
+
+
+def text_of(size: ImageSize) -> str:
+    """(height, width) as people write it."""
+    return f"{size[1]}x{size[0]}"
+
+
+def open_frames(root: Path, least: int = 1) -> RigFrames:
+    """The camera folders of a rig. least: how many of them the work needs.
+
+    Raises UserError when there are too few, one holds no frame, or their frames differ in number.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder: give the folder that holds cam00/, cam01/, ...")
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and _CAMERA.match(path.name))
+    if not folders:
+        raise UserError(f"{root} holds no camera folder (cam00/, cam01/, ...): run rig.py from-videos first")
+    if len(folders) < least:
+        raise UserError(f"{root} holds {len(folders)} camera ({folders[0].name}): at least {least} are needed")
+    cameras = {folder.name: _frames(folder) for folder in folders}
+    check_counts({name: len(files) for name, files in cameras.items()}, str(root))
+    return RigFrames(root, cameras, {name: image_size(files[0]) for name, files in cameras.items()})
+
+
+def _frames(folder: Path) -> list[Path]:
+    files = list_images(folder)
+    stems = {path.stem: path for path in files}
+    for path in files:
+        if stems[path.stem] is not path:
+            raise UserError(f"{folder} holds {path.name} and {stems[path.stem].name}: remove one of them")
+    return files
+
+
+def check_counts(counts: dict[str, int], source: str) -> None:
+    """Raise UserError unless all cameras have as many frames; the message says how many each has."""
+    if len(set(counts.values())) > 1:
+        shortest = min(counts, key=lambda name: counts[name])
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise UserError(
+            f"{source}: the cameras have different numbers of frames ({listed}): cut them to the "
+            f"{counts[shortest]} of {shortest} (rig.py from-videos --shortest does)"
+        )
+
+
+def read_frame(path: Path, size: ImageSize) -> NDArray[np.uint8]:
+    """[H, W, 3] uint8. Raises UserError when the file is unreadable or not of its camera's size."""
+    frame = read_image(path)
+    if frame.shape[:2] != size:
+        raise UserError(
+            f"{path} is {text_of((frame.shape[0], frame.shape[1]))}, its camera's first frame "
+            f"{text_of(size)}: all frames of a camera must have one size"
+        )
+    return frame
+
+
+def write_frame(image: NDArray[np.uint8], path: Path, quality: int = 95) -> None:
+    """Write [H, W, 3 or 4] uint8 as PNG, or as JPEG of this quality without chroma subsampling."""
+    with replacing(path) as partial:
+        if path.suffix == ".png":
+            Image.fromarray(image).save(partial, format="PNG", compress_level=4)
+        else:
+            Image.fromarray(image).save(partial, format="JPEG", quality=quality, subsampling=0)
+
+
+def per_camera(values: Sequence[float], count: int, flag: str) -> list[float]:
+    """One value per camera: as many as given, or the same for all. Raises UserError for any other number."""
+    if len(values) not in (1, count):
+        raise UserError(f"{flag} has {len(values)} values for {count} cameras: give one, or one per camera")
+    return list(values) * (count if len(values) == 1 else 1)
