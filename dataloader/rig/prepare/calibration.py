@@ -21,12 +21,14 @@ from dataloader.rig.prepare.frames import text_of
 from dataloader.scene import ImageSize
 
 _COUNTS = {"fisheye": (4,), "opencv": (4, 5, 8)}
+_STEPS = 4096  # radii tried
 _ASPECT = 0.01  # relative difference of the two scales between calibration and frames, at most
 
 
 @dataclass(frozen=True, eq=False)
 class RigLens:
-    """How one camera distorts. K: [3, 3] float64, pixel centres at +0.5. D: coefficients in OpenCV's order.
+    """How one camera distorts. model: 'fisheye' (D: k1 ... k4) or 'opencv' (D: k1, k2, p1, p2[, k3[, k4, k5,
+    k6]], a rational radial factor and two tangential terms). K: [3, 3] float64, pixel centres at +0.5.
 
     size: (height, width) of the photos that K is for; None where the file does not say (those of the frames).
     """
@@ -38,29 +40,34 @@ class RigLens:
 
     def distort(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Camera-plane points at depth 1 [..., 2] -> pixels of the photo [..., 2]."""
-        bent = self._fisheye(points) if self.model == "fisheye" else self._polynomial(points)
+        radius = np.linalg.norm(points, axis=-1, keepdims=True)
+        factor = np.divide(self._bent(radius), radius, out=np.ones_like(radius), where=radius > 1e-9)
+        bent = points * factor
+        if self.model == "opencv":
+            p1, p2 = self.D[2:4]
+            x, y, square = points[..., 0], points[..., 1], radius[..., 0] ** 2
+            bent[..., 0] += 2 * p1 * x * y + p2 * (square + 2 * x * x)
+            bent[..., 1] += p1 * (square + 2 * y * y) + 2 * p2 * x * y
         return bent @ self.K[:2, :2].T + self.K[:2, 2]
 
-    def _fisheye(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The radius becomes theta (1 + k1 theta^2 + ... + k4 theta^8), theta = atan(radius)."""
-        radius = np.linalg.norm(points, axis=-1, keepdims=True)
-        theta = np.arctan(radius)
-        bent = theta * np.polyval([*self.D[::-1], 1.0], theta * theta)
-        return points * np.divide(bent, radius, out=np.ones_like(radius), where=radius > 1e-9)
+    def reach(self, radius: float) -> float:
+        """How far from the axis, up to `radius` at depth 1, the lens is one-to-one."""
+        tried = np.linspace(0, radius, _STEPS)
+        falling = np.flatnonzero(np.diff(self._bent(tried)) <= 0)
+        return float(tried[falling[0]]) if len(falling) else radius
 
-    def _polynomial(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """D: k1, k2, p1, p2[, k3[, k4, k5, k6]]: a rational radial factor and two tangential terms."""
-        k1, k2, p1, p2, k3, k4, k5, k6 = np.pad(self.D, (0, 8 - len(self.D)))
-        x, y = points[..., 0], points[..., 1]
-        square = x * x + y * y
-        radial = np.polyval([k3, k2, k1, 1.0], square) / np.polyval([k6, k5, k4, 1.0], square)
-        bent_x = x * radial + 2 * p1 * x * y + p2 * (square + 2 * x * x)
-        bent_y = y * radial + p1 * (square + 2 * y * y) + 2 * p2 * x * y
-        return np.stack([bent_x, bent_y], axis=-1)
+    def _bent(self, radius: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The radius at depth 1 after distortion, without the tangential terms."""
+        if self.model == "fisheye":  # theta (1 + k1 theta^2 + ... + k4 theta^8), theta = atan(radius)
+            theta = np.arctan(radius)
+            return theta * np.polyval([*self.D[::-1], 1.0], theta * theta)
+        k1, k2, _, _, k3, k4, k5, k6 = np.pad(self.D, (0, 8 - len(self.D)))
+        square = radius * radius
+        return radius * np.polyval([k3, k2, k1, 1.0], square) / np.polyval([k6, k5, k4, 1.0], square)
 
     def resized(self, size: ImageSize, source: str) -> RigLens:
-        """The lens for photos of another size of the same shape. Raises UserError naming `source` otherwise."""
-        if self.size in (None, size):
+        """The lens for photos of another size. Raises UserError naming `source` where their shape differs."""
+        if self.size is None or self.size == size:
             return replace(self, size=size)
         scale = np.array([size[1] / self.size[1], size[0] / self.size[0]])
         if abs(scale[0] / scale[1] - 1) > _ASPECT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -61,6 +62,17 @@ def _difference(before: Any, options: dict[str, Any]) -> str:
 
 def _is_partial(path: Path) -> bool:
     return path.is_dir() and path.name.startswith(".") and path.name.endswith(".partial")
+
+
+def digest(*files: Path) -> str:
+    """What the bytes of files are known again by. Raises UserError for one that cannot be read."""
+    found = hashlib.sha256()
+    for path in files:
+        try:
+            found.update(path.read_bytes())
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror or error})") from None
+    return found.hexdigest()[:16]
 
 
 @contextmanager

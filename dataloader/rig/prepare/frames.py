@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from common.cli import progress
 from common.errors import UserError
 from common.files import replacing
 from dataloader.images import image_size, list_images, read_image
+from dataloader.rig.prepare.folders import completing, in_order
 from dataloader.scene import ImageSize
 
 _CAMERA = re.compile(r"cam\w*\d+$")
@@ -39,15 +41,7 @@ class RigFrames:
     @property
     def size(self) -> ImageSize:
         """(height, width) of every camera. Raises UserError where they differ."""
-        first, *others = self.names
-        for name in others:
-            if self.sizes[name] != self.sizes[first]:
-                raise UserError(
-                    f"{self.root / name} is {text_of(self.sizes[name])}, {first} is "
-                    f"{text_of(self.sizes[first])}: the cameras of a rig must have one size "
-                    "(rig.py undistort --size makes it so)"
-                )
-        return self.sizes[first]
+        return one_size({str(self.root / name): size for name, size in self.sizes.items()})
 
     def fingerprint(self) -> str:
         """A digest of the frames' names and file sizes: what was made from them knows them again by it."""
@@ -55,6 +49,18 @@ class RigFrames:
             f"{name}/{path.name}:{path.stat().st_size}" for name in self.names for path in self.cameras[name]
         ]
         return hashlib.sha256("\n".join(listed).encode()).hexdigest()[:16]
+
+
+def one_size(sizes: dict[str, ImageSize]) -> ImageSize:
+    """The size that all cameras (by what messages call them) have. Raises UserError where they differ."""
+    first, *others = sizes
+    for name in others:
+        if sizes[name] != sizes[first]:
+            raise UserError(
+                f"{name} is {text_of(sizes[name])}, {first} is {text_of(sizes[first])}: the cameras of a rig "
+                "must have one size (rig.py undistort --size makes it so)"
+            )
+    return sizes[first]
 
 
 def text_of(size: ImageSize) -> str:
@@ -73,7 +79,9 @@ def open_frames(root: Path, least: int = 1) -> RigFrames:
     if not folders:
         raise UserError(f"{root} holds no camera folder (cam00/, cam01/, ...): run rig.py from-videos first")
     if len(folders) < least:
-        raise UserError(f"{root} holds {len(folders)} camera ({folders[0].name}): at least {least} are needed")
+        raise UserError(
+            f"{root} holds {len(folders)} cameras (up to {folders[-1].name}): at least {least} are needed"
+        )
     cameras = {folder.name: _frames(folder) for folder in folders}
     check_counts({name: len(files) for name, files in cameras.items()}, str(root))
     return RigFrames(root, cameras, {name: image_size(files[0]) for name, files in cameras.items()})
@@ -117,6 +125,32 @@ def write_frame(image: NDArray[np.uint8], path: Path, quality: int = 95) -> None
             Image.fromarray(image).save(partial, format="PNG", compress_level=4)
         else:
             Image.fromarray(image).save(partial, format="JPEG", quality=quality, subsampling=0)
+
+
+def convert_frames(
+    files: Sequence[Path],
+    folder: Path,
+    suffix: str,
+    convert: Callable[[Path], NDArray[np.uint8]],
+    quality: int = 95,
+) -> int:
+    """Write `convert(file)` of every file as `folder/STEM` + suffix, on several threads, with a progress bar.
+
+    The folder appears when it is whole; one that is there is kept, and a killed run continues. Returns the
+    number of images made now.
+    """
+    if folder.is_dir():
+        return 0
+
+    def write(path: Path) -> bool:
+        target = partial / f"{path.stem}{suffix}"
+        if target.exists():
+            return False
+        write_frame(convert(path), target, quality)
+        return True
+
+    with completing(folder) as partial:
+        return sum(in_order(write, progress(files, folder.name, len(files), "frame")))
 
 
 def per_camera(values: Sequence[float], count: int, flag: str) -> list[float]:
