@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -137,7 +138,7 @@ def write_mattes(rig: RigFrames, plates: Path, out: Path, options: MatteOptions)
     for name, path in files.items():
         if image_size(path) != rig.sizes[name]:
             raise UserError(
-                f"{path} is {text_of(image_size(path))}, the frames of {name} are {text_of(rig.sizes[name])}: "
+                f"{path} is {text_of(image_size(path))}, {name}'s frames are {text_of(rig.sizes[name])}: "
                 "make the plate of these frames (rig.py background)"
             )
     claim(out, {"made_by": "mattes", "frames": rig.fingerprint(), "plates": digest(*files.values()),
@@ -148,13 +149,12 @@ def write_mattes(rig: RigFrames, plates: Path, out: Path, options: MatteOptions)
             continue
         plate = read_image(files[name])
         keyer = Keyer(plate, measured_noise(frames, plate, rig.sizes[name]), options)
-        made += convert_frames(
-            frames,
-            out / name,
-            ".png",
-            lambda path, key=keyer, size=rig.sizes[name]: key(read_frame(path, size)),
-        )
+        made += convert_frames(frames, out / name, ".png", partial(_matte, keyer=keyer, size=rig.sizes[name]))
     return made
+
+
+def _matte(path: Path, keyer: Keyer, size: ImageSize) -> NDArray[np.uint8]:
+    return keyer(read_frame(path, size))
 
 
 def _plate_file(folder: Path, name: str) -> Path:

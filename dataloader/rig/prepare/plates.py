@@ -68,8 +68,8 @@ def make_plate(
     rows = options.memory * _MEGABYTE // (len(files) * width * 3)
     if not rows:
         raise UserError(
-            f"{options.memory} MB do not hold a row of {len(files)} frames {width} pixels wide: raise --memory "
-            "or --every"
+            f"{options.memory} MB do not hold a row of {len(files)} frames, {width} pixels wide: raise "
+            "--memory or --every"
         )
     bands = range(0, height, rows)
     plate = np.empty((height, width, 3), np.uint8)

@@ -206,11 +206,12 @@ def extract_rig(
     else:
         target = target or Pinhole(videos[0].size)
         converters = undistorters(calibration, [video.size for video in videos], names, target)
-    claim(out, {
-        "made_by": "from-videos", "videos": [[video.path.name, video.path.stat().st_size] for video in videos],
-        **asdict(options), "target": target and asdict(target),
+    known = {
+        "videos": [[video.path.name, video.path.stat().st_size] for video in videos],
         "calibration": None if calibration is None else digest(calibration),
-    })  # fmt: skip
+        "target": target and asdict(target),
+    }
+    claim(out, {"made_by": "from-videos", **known, **asdict(options)})
     for name, video, frames, convert in zip(names, videos, chosen, converters, strict=True):
         if not (out / name).is_dir():
             logger.info("%s <- %s", name, video.path)
