@@ -138,13 +138,20 @@ def write_intrinsics(names: Sequence[str], target: Pinhole, folder: Path) -> Non
 
 
 def undistort_frames(
-    rig: RigFrames, out: Path, calibration: Path, target: Pinhole, quality: int = 95, png: bool = False
+    rig: RigFrames,
+    out: Path,
+    calibration: Path,
+    size: ImageSize | None = None,
+    fov: float = 90.0,
+    quality: int = 95,
+    png: bool = False,
 ) -> int:
     """Write every frame as `out/camXX/NAME.jpg` (or .png), seen by pinholes. Returns the frames made now.
 
-    A killed run continues. Raises UserError as `undistorters`, for unreadable frames, and when `out` holds
+    size, fov: of the pinholes; None keeps the frames' size, which must then be the same everywhere. A killed run continues. Raises UserError as `undistorters`, for unreadable frames, and when `out` holds
     anything else.
     """
+    target = Pinhole(size or rig.size, fov)
     maps = undistorters(calibration, list(rig.sizes.values()), rig.names, target)
     options = {"frames": rig.fingerprint(), "calibration": digest(calibration), "png": png}
     claim(out, {"made_by": "undistort", **options, **asdict(target), "quality": quality})

@@ -190,21 +190,22 @@ def extract_rig(
     out: Path,
     options: Extraction,
     calibration: Path | None = None,
-    target: Pinhole | None = None,
+    size: ImageSize | None = None,
+    fov: float = 90.0,
 ) -> dict[str, Path]:
     """Write `out/cam00/00000.jpg` ... of every video, and undistort on the way with a calibration.
 
-    target: the pinhole to make with a calibration; None keeps the videos' size, with 90 degrees. A killed run
-    continues with the first unfinished camera. Returns camera name -> video. Raises UserError as `probe`,
+    size, fov: of the pinholes that a calibration makes, None for the videos' size. A killed run continues with the first unfinished camera. Returns camera name -> video. Raises UserError as `probe`,
     `plan` and `undistorters`, and when `out` holds anything else.
     """
     videos = [probe(path) for path in progress(paths, "videos", len(paths), "video", leave=False)]
     chosen, names = plan(videos, options), camera_names(len(videos))
     converters: Sequence[Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = [np.asarray] * len(videos)
-    if calibration is None:
-        one_size({f"{video.path}": video.size for video in videos})
-    else:
-        target = target or Pinhole(videos[0].size)
+    target = None
+    if calibration is None or size is None:
+        size = one_size({f"{video.path}": video.size for video in videos})
+    if calibration is not None:
+        target = Pinhole(size, fov)
         converters = undistorters(calibration, [video.size for video in videos], names, target)
     known = {
         "videos": [[video.path.name, video.path.stat().st_size] for video in videos],
@@ -216,7 +217,7 @@ def extract_rig(
         if not (out / name).is_dir():
             logger.info("%s <- %s", name, video.path)
             _extract(video, frames, out / name, convert, options)
-    if target is not None and calibration is not None:
+    if target is not None:
         write_intrinsics(names, target, out)
     return dict(zip(names, paths, strict=True))
 
