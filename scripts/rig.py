@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 from common.cli import command_parser, setup_logging
 from common.errors import UserError, command
-from dataloader.rig.prepare.arguments import NAMES, PATHS, add_commands
+from dataloader.rig.prepare.arguments import NAMES, add_commands
 from dataloader.scene import ImageSize
 from engine.outputs import write_provenance
+from geometry.rig_paths import RIG_PATHS
 
 EXAMPLES = """
 python scripts/rig.py from-videos videos/ clips/street --step 4 --calibration calib.json --size 960 540
@@ -49,20 +50,18 @@ def from_videos(args: argparse.Namespace) -> None:
     if args.size and not args.calibration:
         raise UserError("--size resamples with a calibration: give --calibration, or leave it out")
     options = Extraction(args.step, args.start, args.end, args.quality, args.png, args.shortest)
-    made = extract_rig(
-        list_videos(args.videos), args.out, options, args.calibration, size_of(args), args.fov
-    )
+    made = extract_rig(list_videos(args.videos), args.out, options, args.calibration, size_of(args), args.fov)
     write_provenance(args.out, {**vars(args), "cameras": made}, seed=0)
     print(f"{args.out}: {len(made)} cameras; next: scripts/rig.py calibrate {args.out}")
 
 
 def from_frames(args: argparse.Namespace) -> None:
     from dataloader.rig.prepare.frame_folders import PATH, write_frame_folders
-    from dataloader.rig.prepare.frames import open_frames
+    from dataloader.rig.prepare.frames import open_rig
     from dataloader.rig.prepare.paths import write_path
 
     start, end = args.range or (0, None)
-    made = write_frame_folders(open_frames(args.frames), args.out, start, end, size_of(args))
+    made = write_frame_folders(open_rig(args.frames), args.out, start, end, size_of(args))
     path = args.out / f"{start:05d}" / PATH
     if args.path:
         write_path(args.frames, path)
@@ -71,32 +70,33 @@ def from_frames(args: argparse.Namespace) -> None:
 
 
 def calibrate(args: argparse.Namespace) -> None:
-    from dataloader.rig.prepare.frames import open_frames
-    from dataloader.rig.prepare.poses import POSES, WORK, PoseOptions, calibrate
+    from dataloader.rig.folders import POSES
+    from dataloader.rig.prepare.frames import open_rig
+    from dataloader.rig.prepare.poses import WORK, PoseOptions, calibrate
 
     out = args.out or args.frames / POSES
     options = PoseOptions(tuple(args.moments), tuple(args.focal), args.refine_focal)
-    figures = calibrate(open_frames(args.frames), out, options)
+    figures = calibrate(open_rig(args.frames), out, options)
     write_provenance(args.frames / WORK, {**vars(args), "figures": figures}, seed=1)
     print(f"{out}: {figures['poses']}; {figures['cameras']}")
 
 
 def undistort(args: argparse.Namespace) -> None:
-    from dataloader.rig.prepare.frames import open_frames
+    from dataloader.rig.prepare.frames import open_rig
     from dataloader.rig.prepare.undistort import undistort_frames
 
     check_quality(args)
-    rig, size = open_frames(args.frames), size_of(args)
+    rig, size = open_rig(args.frames), size_of(args)
     made = undistort_frames(rig, args.out, args.calibration, size, args.fov, args.quality, args.png)
     write_provenance(args.out, vars(args), seed=0)
     print(f"{args.out}: {made} frames made; next: scripts/rig.py calibrate {args.out}")
 
 
 def background(args: argparse.Namespace) -> None:
-    from dataloader.rig.prepare.frames import open_frames
+    from dataloader.rig.prepare.frames import open_rig
     from dataloader.rig.prepare.plates import PlateOptions, write_plates
 
-    rig, out = open_frames(args.frames), args.out or args.frames / "background"
+    rig, out = open_rig(args.frames), args.out or args.frames / "background"
     options = PlateOptions(args.every, args.statistic, args.memory)
     made = write_plates(rig, out, options)
     write_provenance(out, vars(args), seed=0)
@@ -105,12 +105,12 @@ def background(args: argparse.Namespace) -> None:
 
 
 def mattes(args: argparse.Namespace) -> None:
-    from dataloader.rig.prepare.frames import open_frames
+    from dataloader.rig.prepare.frames import open_rig
     from dataloader.rig.prepare.mattes import MatteOptions, write_mattes
 
     out = args.out or args.frames / "foreground"
     plates = args.background or args.frames / "background"
-    made = write_mattes(open_frames(args.frames), plates, out, MatteOptions(args.low, args.high, args.rim))
+    made = write_mattes(open_rig(args.frames), plates, out, MatteOptions(args.low, args.high, args.rim))
     write_provenance(out, vars(args), seed=0)
     print(f"{out}: {made} mattes made")
 
@@ -139,7 +139,7 @@ def pack(args: argparse.Namespace) -> None:
 def path(args: argparse.Namespace) -> None:
     from dataloader.rig.prepare.paths import write_path
 
-    names = [name for name in PATHS if getattr(args, name)]
+    names = [name for name in RIG_PATHS if getattr(args, name)]
     print(f"{args.out}: {write_path(args.clip, args.out, names, args.frames, args.fps)} cameras")
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from common.cli import add_boolean, positive
 from dataloader.rig.prepare.videos import Moment
+from geometry.rig_paths import RIG_PATHS
 
 NAMES = ("from-videos", "from-frames", "calibrate", "undistort", "background", "mattes", "pack", "path")
-PATHS = ("x_axis", "y_axis", "z_axis", "circle", "spiral", "input", "extreme")
 
 
 def add_commands(commands: Any, shared: dict[str, Any]) -> None:
@@ -97,8 +97,8 @@ def add_undistort(commands: Any, shared: dict[str, Any]) -> None:
         help="frames of fisheye or other lenses -> frames of ideal pinhole cameras",
         description="Resample FRAMES/camXX/ to OUT/camXX/ as centred pinholes of --fov see it. FILE is JSON, "
         '{"cameras": [{"model": "fisheye" or "opencv", "K": 3x3, "D": 4 numbers (opencv: 4, 5 or 8), '
-        '"width": W, "height": H}, ...]} with what OpenCV calibrates, or calib_*.pkl of the multi-camera data '
-        "set; its cameras are in the order of the folders' names. A killed run continues.",
+        '"width": W, "height": H}, ...]} with what OpenCV calibrates, or calib_*.pkl of the multi-camera '
+        "data set; its cameras are in the order of the folders' names. A killed run continues.",
         **shared,
     )
     add_frames(sub)
@@ -113,8 +113,8 @@ def add_background(commands: Any, shared: dict[str, Any]) -> None:
         "background",
         help="frames -> background plates without what moves",
         description="Write FRAMES/background/camXX.png: per pixel the colour that most frames agree on "
-        "(mode), which finds a background that is seen less than half of the time, or the exact median. What stands "
-        "still for most of the clip stays in the plate. Plates that are there are kept.",
+        "(mode), which finds a background that is seen less than half of the time, or the exact median. "
+        "What stands still for most of the clip stays in the plate. Plates that are there are kept.",
         **shared,
     )
     add_frames(sub)
@@ -177,7 +177,7 @@ def add_path(commands: Any, shared: dict[str, Any]) -> None:
     )
     add_clip(sub)
     sub.add_argument("out", type=Path, metavar="OUT", help="file that ends in .txt, .npy or .json")
-    for name in PATHS:
+    for name in RIG_PATHS:
         add_boolean(sub, f"--{name}", help="the rig's own cameras" if name == "input" else f"the path {name}")
     add_number(sub, "--frames", 30, "unit of the paths' lengths")
     sub.add_argument("--fps", type=positive(float), default=30.0, metavar="X", help="of a .json file")

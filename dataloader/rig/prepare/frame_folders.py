@@ -14,11 +14,11 @@ from common.cli import progress
 from common.errors import UserError
 from dataloader.formats.llff import read_rows
 from dataloader.images import resize_image
+from dataloader.rig.folders import POSES
 from dataloader.rig.prepare.folders import claim, completing, digest, in_order
 from dataloader.rig.prepare.frames import RigFrames, read_frame, text_of, write_frame
 from dataloader.scene import ImageSize
 
-POSES = "poses_bounds.npy"
 PATH = "qual_path.txt"
 
 

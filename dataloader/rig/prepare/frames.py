@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,10 @@ from PIL import Image
 from common.cli import progress
 from common.errors import UserError
 from common.files import replacing
-from dataloader.images import image_size, list_images, read_image
+from dataloader.images import image_size, read_image
+from dataloader.rig.folders import camera_folders, ordered_images
 from dataloader.rig.prepare.folders import completing, in_order
 from dataloader.scene import ImageSize
-
-_CAMERA = re.compile(r"cam\w*\d+$")
 
 
 @dataclass(frozen=True)
@@ -68,27 +66,21 @@ def text_of(size: ImageSize) -> str:
     return f"{size[1]}x{size[0]}"
 
 
-def open_frames(root: Path, least: int = 1) -> RigFrames:
-    """The camera folders of a rig. least: how many of them the work needs.
+def open_rig(root: Path) -> RigFrames:
+    """The camera folders of a rig.
 
-    Raises UserError when there are too few, one holds no frame, or their frames differ in number.
+    Raises UserError when there is none, one holds no frame, or their frames differ in number.
     """
-    if not root.is_dir():
-        raise UserError(f"{root} is not a folder: give the folder that holds cam00/, cam01/, ...")
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and _CAMERA.match(path.name))
+    folders = camera_folders(root)
     if not folders:
         raise UserError(f"{root} holds no camera folder (cam00/, cam01/, ...): run rig.py from-videos first")
-    if len(folders) < least:
-        raise UserError(
-            f"{root} holds {len(folders)} cameras (up to {folders[-1].name}): at least {least} are needed"
-        )
     cameras = {folder.name: _frames(folder) for folder in folders}
     check_counts({name: len(files) for name, files in cameras.items()}, str(root))
     return RigFrames(root, cameras, {name: image_size(files[0]) for name, files in cameras.items()})
 
 
 def _frames(folder: Path) -> list[Path]:
-    files = list_images(folder)
+    files = ordered_images(folder)
     stems = {path.stem: path for path in files}
     for path in files:
         if stems[path.stem] is not path:

@@ -14,16 +14,15 @@ from numpy.typing import NDArray
 from common.errors import UserError
 from common.files import replacing
 from dataloader.formats.colmap_model import Model, ModelCamera, ModelImage, read_model
-from dataloader.formats.llff import columns_from_pose
 from dataloader.formats.shared import read_json
 from dataloader.prepare import sfm
 from dataloader.prepare.stages import Stage, run_stages
+from dataloader.rig.folders import POSES
 from dataloader.rig.prepare.frames import RigFrames, per_camera
 from dataloader.rig.prepare.still_cameras import merge_photos
 from dataloader.rig.prepare.undistort import INTRINSICS
-from geometry.poses import matrix_from_quaternion
+from geometry.poses import llff_from_pose, matrix_from_quaternion
 
-POSES = "poses_bounds.npy"
 WORK = "calibration"  # folder beside the cameras' folders in which the stages work
 _PERCENTILES = (1.0, 99.9)  # of the depths of the points that a camera sees: near and far
 _MODELS = ("SIMPLE_PINHOLE", "PINHOLE")
@@ -199,5 +198,5 @@ def _row(model: Model, image: ModelImage, camera: ModelCamera) -> NDArray[np.flo
     c2w = np.eye(4)
     c2w[:3, :3], c2w[:3, 3] = rotation.T, -rotation.T @ image.tvec
     size = [camera.height, camera.width, camera.params[0]]
-    matrix = np.column_stack([columns_from_pose(c2w), size])
+    matrix = np.column_stack([llff_from_pose(torch.from_numpy(c2w)).numpy(), size])
     return np.concatenate([matrix.ravel(), np.percentile(depth, _PERCENTILES)])

@@ -148,8 +148,9 @@ def undistort_frames(
 ) -> int:
     """Write every frame as `out/camXX/NAME.jpg` (or .png), seen by pinholes. Returns the frames made now.
 
-    size, fov: of the pinholes; None keeps the frames' size, which must then be the same everywhere. A killed run continues. Raises UserError as `undistorters`, for unreadable frames, and when `out` holds
-    anything else.
+    size, fov: of the pinholes; None keeps the frames' size, which must then be the same everywhere. A killed
+    run continues. Raises UserError as `undistorters`, for unreadable frames, and when `out` holds anything
+    else.
     """
     target = Pinhole(size or rig.size, fov)
     maps = undistorters(calibration, list(rig.sizes.values()), rig.names, target)

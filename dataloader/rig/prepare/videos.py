@@ -195,8 +195,9 @@ def extract_rig(
 ) -> dict[str, Path]:
     """Write `out/cam00/00000.jpg` ... of every video, and undistort on the way with a calibration.
 
-    size, fov: of the pinholes that a calibration makes, None for the videos' size. A killed run continues with the first unfinished camera. Returns camera name -> video. Raises UserError as `probe`,
-    `plan` and `undistorters`, and when `out` holds anything else.
+    size, fov: of the pinholes that a calibration makes; None keeps the videos' size. A killed run continues
+    with the first unfinished camera. Returns camera name -> video. Raises UserError as `probe`, `plan` and
+    `undistorters`, where sizes differ, and when `out` holds anything else.
     """
     videos = [probe(path) for path in progress(paths, "videos", len(paths), "video", leave=False)]
     chosen, names = plan(videos, options), camera_names(len(videos))
