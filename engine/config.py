@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from common.errors import UserError
+from dataloader.rig.sets import RigConfig
 from dataloader.room_scenes import RoomsConfig
+from engine.key_value_files import SUFFIX, find_key_values, read_key_values
 
 T = TypeVar("T")
 _KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
@@ -45,6 +47,7 @@ class DataConfig:
     depths: str = ""  # folder of depth maps NAME.npy of a scene's photos; of several scenes, one folder each
     index: str = ""  # evaluation index of a set of scenes: which views are given, which are scored
     rooms: RoomsConfig = field(default_factory=RoomsConfig)  # of builtin:rooms
+    rig: RigConfig = field(default_factory=RigConfig)  # clips of several cameras
     cache: str = ""  # folder for copies of remote files; empty = $PARALLAX_CACHE or ~/.cache/parallax
     max_bad_fraction: float = 0.001  # unreadable samples or evaluated scenes tolerated, as a fraction
     validation_scenes: int = 8  # of many: how many tasks are scored while training, evenly spread; 0 = all
@@ -67,8 +70,11 @@ class TrainingConfig:
     learning_rate: float = 1e-3
     warmup_steps: int = 0  # linear from initial_lr_factor
     initial_lr_factor: float = 0.0  # factor on the learning rate at the first step of the warm-up
-    schedule: Literal["constant", "cosine", "linear", "exponential"] = "constant"
-    final_lr_factor: float = 0.1  # factor on the learning rate at the last step (not for constant)
+    schedule: Literal["constant", "cosine", "linear", "exponential", "multistep", "poly"] = "constant"
+    final_lr_factor: float = 0.1  # factor at the last step (cosine, linear, exponential)
+    milestones: tuple[int, ...] = ()  # steps from which the learning rate is lower (multistep)
+    milestone_factor: float = 0.1  # what each milestone multiplies it by
+    poly_power: float = 0.9  # poly: the learning rate is what is left of the run, to this power
     clip_norm: float = 0.0  # global gradient norm; 0 = off
     skip_norm: float = 0.0  # a step whose gradient norm exceeds this is left out; 0 = off
     ema_decay: float = 0.0  # 0 = no moving average of the weights
@@ -94,10 +100,18 @@ class TrainingConfig:
             "validate_every",
             "preview_every",
             "final_lr_factor",
+            "milestone_factor",
             "seed",
         ):
             _require(getattr(self, key) >= 0, f"training.{key}", getattr(self, key), "at least 0")
         _require(self.learning_rate > 0, "training.learning_rate", self.learning_rate, "above 0")
+        _require(self.poly_power > 0, "training.poly_power", self.poly_power, "above 0")
+        _require(
+            all(step >= 1 for step in self.milestones),
+            "training.milestones",
+            self.milestones,
+            "of steps from 1",
+        )
         _require(0 <= self.ema_decay < 1, "training.ema_decay", self.ema_decay, "in [0, 1)")
         _require(self.keep >= 2, "training.keep", self.keep, "at least 2 (so many checkpoints are kept)")
         _require(
@@ -136,15 +150,34 @@ def read_config(
     overrides: Sequence[str] = (),
     translate: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Read `folder/config.yaml` and apply dotted `key=value` words.
+    """Read the config of a folder (`config_file`) and apply dotted `key=value` words.
 
     translate: applied to the file's content before the words are. Raises UserError for a bad file or word.
     """
+    path = config_file(folder)
+    config = read_key_values(path) if path.suffix == SUFFIX else _read_yaml(path)
+    config = config if translate is None else translate(config)
+    return override(config, overrides)
+
+
+def config_file(place: Path) -> Path:
+    """Where an experiment is written down: `config.yaml` in a folder, or, where it has none, the one file of
+    `key = value` lines there, an original's; such a file may also be named itself.
+
+    Raises UserError where there is neither, or several of the latter.
+    """
+    if place.suffix == SUFFIX and place.is_file():
+        return place
+    path = place / "config.yaml"
+    found = path if path.is_file() else find_key_values(place)
+    if found is None:
+        raise UserError(f"{path} does not exist: -e takes a folder that holds a config.yaml{_near(place)}")
+    return found
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"{path} does not exist: -e takes a folder that holds a config.yaml{_near(folder)}")
     try:
         config = yaml.safe_load(path.read_text()) or {}
     except OSError as error:
@@ -153,8 +186,7 @@ def read_config(
         raise UserError(f"{path} is not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(config, dict):
         raise UserError(f"{path} must hold 'key: value' lines")
-    config = config if translate is None else translate(config)
-    return override(config, overrides)
+    return config
 
 
 def override(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
