@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -47,6 +47,32 @@ class EncodedImage:
 
     def open(self) -> io.BytesIO:
         return io.BytesIO(self.data)
+
+
+class StoredImage(Protocol):
+    """An image inside a larger file, such as an archive; str() is what messages call it."""
+
+    def read(self) -> NDArray[np.uint8]:
+        """[H, W, 3], or [H, W, 4] with alpha. Raises UserError when it cannot be read."""
+        ...
+
+
+ImageSource = Path | EncodedImage | StoredImage | NDArray[np.uint8]
+MatteSource = Path | StoredImage | NDArray[np.bool_]
+
+
+def photo_pixels(source: ImageSource) -> NDArray[np.uint8]:
+    """[H, W, 3] uint8 of a photo, wherever it is kept. Raises UserError when it cannot be read."""
+    if isinstance(source, np.ndarray):
+        return source
+    return read_image(source) if isinstance(source, Path | EncodedImage) else source.read()
+
+
+def matte_pixels(source: MatteSource) -> NDArray[np.bool_]:
+    """[H, W] bool, alpha above one half, wherever the matte is kept. Raises UserError for a bad one."""
+    if isinstance(source, np.ndarray):
+        return source
+    return read_matte(source) if isinstance(source, Path) else source.read()[..., 3] > 127
 
 
 def read_image(path: Path | EncodedImage, turn: bool = True) -> NDArray[np.uint8]:

@@ -35,11 +35,11 @@ class RoomsConfig:
             raise UserError("data.rooms: at least 5 views and a size of 16 pixels are needed")
 
 
-def seed_range(text: str) -> range:
-    """The seeds that 'FIRST:LAST' stands for. Raises UserError for anything else."""
+def seed_range(text: str, section: str = "data.rooms") -> range:
+    """The seeds that 'FIRST:LAST' stands for. Raises UserError naming the section for anything else."""
     match = re.fullmatch(r"(\d+):(\d+)", text)
     if match is None or int(match[1]) >= int(match[2]):
-        raise UserError(f"data.rooms: seeds are {text!r}, write FIRST:LAST such as 0:1024")
+        raise UserError(f"{section}: seeds are {text!r}, write FIRST:LAST such as 0:1024")
     return range(int(match[1]), int(match[2]))
 
 

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.errors import UserError
-from dataloader.images import EncodedImage, read_depth, read_image, read_matte, resize_image, to_tensor
+from dataloader.images import (
+    ImageSource,
+    MatteSource,
+    matte_pixels,
+    photo_pixels,
+    read_depth,
+    resize_image,
+    to_tensor,
+)
 from dataloader.lenses import Lens
 from dataloader.pairs import Pair
 from geometry.cameras import Cameras, stack_cameras
@@ -31,19 +39,20 @@ class Record:
     """One photo of a scene.
 
     name: unique in its scene (the file name without suffix, as a rule). camera: a single float64 camera of
-    the image's own size. image: file, file in memory, or [H, W, 3] uint8. depth: file, or [H, W] float32
-    z-depth (0 where unknown), which may be of another size. foreground: [H, W] bool, or an RGBA file whose
-    alpha above one half says so. background: the photo without what moves (a plate), as `image` is given, of
-    any size. bounds: near and far z-depth. lens: the distortion of the image file, removed by `load`;
-    `camera` is the camera after that. depth_scale: world units per unit of the depth file or array.
+    the image's own size. image: file, file in memory, image in an archive, or [H, W, 3] uint8. depth: file,
+    or [H, W] float32 z-depth (0 where unknown), which may be of another size. foreground: [H, W] bool, or an
+    RGBA file or image in an archive whose alpha above one half says so. background: the photo without what
+    moves (a plate), as `image` is given, of any size. bounds: near and far z-depth. lens: the distortion of
+    the image file, removed by `load`; `camera` is the camera after that. depth_scale: world units per unit of
+    the depth file or array.
     """
 
     name: str
     camera: Cameras
-    image: Path | EncodedImage | NDArray[np.uint8]
+    image: ImageSource
     depth: Path | NDArray[np.float32] | None = None
-    foreground: Path | NDArray[np.bool_] | None = None
-    background: Path | EncodedImage | NDArray[np.uint8] | None = None
+    foreground: MatteSource | None = None
+    background: ImageSource | None = None
     bounds: tuple[float, float] | None = None
     lens: Lens | None = None
     depth_scale: float = 1.0
@@ -55,7 +64,7 @@ class Record:
 
     def load(self) -> NDArray[np.uint8]:
         """[H, W, 3] uint8. Raises UserError when the file is unreadable or not of the camera's size."""
-        image = self.image if isinstance(self.image, np.ndarray) else read_image(self.image)
+        image = photo_pixels(self.image)
         if image.shape[:2] != (self.camera.height, self.camera.width):
             raise UserError(
                 f"{self.source} is {image.shape[1]}x{image.shape[0]}, its camera says "
@@ -76,12 +85,11 @@ class Record:
 
     def load_foreground(self) -> NDArray[np.bool_] | None:
         """[H, W] bool, where something moves; None without a matte. Raises UserError for a bad file."""
-        return read_matte(self.foreground) if isinstance(self.foreground, Path) else self.foreground
+        return None if self.foreground is None else matte_pixels(self.foreground)
 
     def load_background(self) -> NDArray[np.uint8] | None:
         """[h, w, 3] uint8, the plate at its own size; None without one. Raises UserError for a bad file."""
-        plate = self.background
-        return plate if plate is None or isinstance(plate, np.ndarray) else read_image(plate)
+        return None if self.background is None else photo_pixels(self.background)
 
 
 @dataclass

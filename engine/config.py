@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from common.errors import UserError
+from dataloader.rig.sets import RigConfig
 from dataloader.room_scenes import RoomsConfig
 
 T = TypeVar("T")
@@ -45,6 +46,7 @@ class DataConfig:
     depths: str = ""  # folder of depth maps NAME.npy of a scene's photos; of several scenes, one folder each
     index: str = ""  # evaluation index of a set of scenes: which views are given, which are scored
     rooms: RoomsConfig = field(default_factory=RoomsConfig)  # of builtin:rooms
+    rig: RigConfig = field(default_factory=RigConfig)  # clips of several cameras
     cache: str = ""  # folder for copies of remote files; empty = $PARALLAX_CACHE or ~/.cache/parallax
     max_bad_fraction: float = 0.001  # unreadable samples or evaluated scenes tolerated, as a fraction
     validation_scenes: int = 8  # of many: how many tasks are scored while training, evenly spread; 0 = all

@@ -47,11 +47,11 @@ def read(root: Path, images: str = "images") -> Scene:
             f"{path} has {len(rows)} rows for {len(photos)} photos in {root / images}: "
             "there must be one per photo"
         )
-    cameras = [_camera(row, f"{path} row {i} ({photos[i].name})") for i, row in enumerate(rows)]
+    cameras = [row_camera(row, f"{path} row {i} ({photos[i].name})") for i, row in enumerate(rows)]
     cameras = fit_cameras(cameras, photos, rescale=images != "images")
     names = record_names([photo.name for photo in photos], str(root / images))
     records = [
-        Record(name, camera, photo, bounds=_bounds(row, f"{path} ({name})"))
+        Record(name, camera, photo, bounds=row_bounds(row, f"{path} ({name})"))
         for name, camera, photo, row in zip(names, cameras, photos, rows, strict=True)
     ]
     return make_scene(root, records)
@@ -73,7 +73,8 @@ def read_rows(path: Path) -> NDArray[np.float64]:
     return rows.astype(np.float64)
 
 
-def _camera(row: NDArray[np.float64], source: str) -> Cameras:
+def row_camera(row: NDArray[np.float64], source: str) -> Cameras:
+    """The camera of a row [17], of the size that it names. Raises UserError naming `source`."""
     matrix = row[:15].reshape(3, 5)
     height, width, focal = matrix[:, 4]
     if not np.isfinite(matrix).all():
@@ -98,7 +99,8 @@ def columns_from_pose(c2w: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([down, right, -forward, position], axis=1)
 
 
-def _bounds(row: NDArray[np.float64], source: str) -> tuple[float, float]:
+def row_bounds(row: NDArray[np.float64], source: str) -> tuple[float, float]:
+    """Near and far depth of a row [17]. Raises UserError naming `source` for no depth range."""
     near, far = row[15:]
     if not 0 < near < far < np.inf:
         raise UserError(f"{source}: near {near:g} and far {far:g} are no depth range: give 0 < near < far")
@@ -125,7 +127,14 @@ def write(scene: Scene, root: Path) -> list[str]:
 
 
 def _row(scene: Scene, index: int) -> NDArray[np.float64]:
-    camera, name = scene.records[index].camera, scene.names[index]
+    return camera_row(scene.records[index].camera, _depth_range(scene, index), scene.names[index])
+
+
+def camera_row(camera: Cameras, bounds: tuple[float, float], name: str) -> NDArray[np.float64]:
+    """The row [17] of a single camera and its near and far depth.
+
+    name: for messages. Raises UserError where the row would bend the camera (see `write`).
+    """
     (fx, _, cx), (_, fy, cy) = camera.K[:2].tolist()
     refuse_skew(camera, name, "LLFF")
     if abs(fx - fy) > CENTER_TOLERANCE:
@@ -140,7 +149,7 @@ def _row(scene: Scene, index: int) -> NDArray[np.float64]:
         )
     size = np.array([camera.height, camera.width, fx])
     matrix = np.column_stack([columns_from_pose(camera.c2w.numpy()), size])
-    return np.concatenate([matrix.ravel(), _depth_range(scene, index)])
+    return np.concatenate([matrix.ravel(), bounds])
 
 
 def _depth_range(scene: Scene, index: int) -> tuple[float, float]:
