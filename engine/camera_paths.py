@@ -23,12 +23,14 @@ _SPIRAL_REACH = 1.0
 # Between source views: those of geometry.pair_paths, and the recorded cameras from the first to the last.
 BETWEEN_SOURCES = ("frames", *PAIR_PATHS)
 
+PATH_SUFFIXES = (".json", ".txt", ".npy")  # of path files
+
 CamerasOf = Callable[[list[int]], Cameras]  # of records of a scene, as the method sees them
 
 
 def path_name(path: str) -> str:
     """What the outputs of a path are called: its own name, or that of its file."""
-    return Path(path).stem if path.endswith(".json") else path
+    return Path(path).stem if path.endswith(PATH_SUFFIXES) else path
 
 
 def scene_path(

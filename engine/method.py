@@ -311,12 +311,18 @@ class Method(nn.Module, ABC):
 
     @classmethod
     def open(cls, args: argparse.Namespace, experiment: Experiment) -> Scene | PairData | SceneSets:
-        """What a script starts from; by default the scene that `data` names."""
+        """What a script starts from; by default the scene that `data` names, or the clips of a rig."""
         from dataloader.formats import open_scene
+        from dataloader.rig.sets import is_rig, open_rig_sets
 
         data = experiment.data
         if getattr(args, "inputimg", None) is not None:
             raise UserError(f"-i {args.inputimg}: this method starts from a scene, set data.root instead")
+        if data.format == "auto" and data.root and is_rig(data.root):
+            clips = open_rig_sets(data)
+            if not cls.serves(clips):
+                raise UserError(f"{cls.method_name} is made for a single scene, and {data.root} holds clips")
+            return clips
         scene = open_scene(
             data.root, data.format, images=data.images, mesh=data.mesh, hold_out_every=data.hold_out_every
         )
