@@ -62,6 +62,10 @@ class FilmedScenes(SceneSet, Protocol):
         """Which video scene `index` is of, and its place in it, both from 0."""
         ...
 
+    def clip_name(self, clip: int) -> str:
+        """What files and messages call a video."""
+        ...
+
 
 @dataclass
 class OneScene:

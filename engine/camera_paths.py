@@ -23,14 +23,12 @@ _SPIRAL_REACH = 1.0
 # Between source views: those of geometry.pair_paths, and the recorded cameras from the first to the last.
 BETWEEN_SOURCES = ("frames", *PAIR_PATHS)
 
-PATH_SUFFIXES = (".json", ".txt", ".npy")  # of path files
-
 CamerasOf = Callable[[list[int]], Cameras]  # of records of a scene, as the method sees them
 
 
 def path_name(path: str) -> str:
     """What the outputs of a path are called: its own name, or that of its file."""
-    return Path(path).stem if path.endswith(PATH_SUFFIXES) else path
+    return Path(path).stem if path.endswith(".json") else path
 
 
 def scene_path(
@@ -76,7 +74,7 @@ def scene_path(
         scale *= width
         options |= {"orbit": {"angle": 30.0 * width}, "spiral": {"max_trans": _SPIRAL_REACH}}.get(path, {})
     elif path == "llff_spiral":
-        options["bounds"] = _bounds(scene)
+        options["bounds"] = scene_bounds(scene)
     return PATHS[path](reference, scale, **options), None
 
 
@@ -118,7 +116,7 @@ def _view_width(camera: Cameras) -> float:
     return max(camera.width, camera.height) / float(camera.focal.mean()) / (256 / 80)
 
 
-def _bounds(scene: Scene) -> tuple[float, float] | None:
+def scene_bounds(scene: Scene) -> tuple[float, float] | None:
     """The nearest and farthest bound of a scene whose format has them for every view."""
     bounds = [record.bounds for record in scene.records if record.bounds is not None]
     if len(bounds) < len(scene):

@@ -25,8 +25,9 @@ _BY_VISIBILITY = ("psnr_disoccluded", "psnr_recoverable")  # scores that depend 
 class ClipEvaluation:
     """The evaluation of one method on clips.
 
-    scenes: the set evaluated. views: how photos are taken. scores: per variant of the tasks. Clips are gone
-    through one after the other, each in the order of its moments.
+    scenes: the set evaluated. views: how photos are taken. scores: per variant of the tasks. depths: of the
+    plates of each clip, which all methods share. Clips are gone through one after the other, each in the
+    order of its moments.
     """
 
     scenes: FilmedScenes
@@ -34,6 +35,7 @@ class ClipEvaluation:
     views: ViewsOf
     device: torch.device
     scores: list[ClipScores]
+    depths: dict[int, dict[str, Tensor]]
     clip: int = -1
     finder: RegionFinder = field(default_factory=RegionFinder)
     states: dict[int, tuple[tuple[Any, ...], Any]] = field(
@@ -50,7 +52,8 @@ class ClipEvaluation:
             return
         self.clip = clip
         self.states.clear()
-        self.finder = RegionFinder(lambda: self._all_views(scene))
+        depths = self.depths.setdefault(clip, {})
+        self.finder = RegionFinder(lambda: self._all_views(scene), depths=depths)
 
     def _all_views(self, scene: Scene) -> Views:
         """Every camera of the clip, with its plate."""

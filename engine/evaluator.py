@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +57,7 @@ class Evaluator:
     images of every so many-th task). accelerator: of several processes, each of which takes its share of the
     targets; the first one's report then has all rows. tasks: on sets of scenes; None takes those of the split
     `data.target`. framing: the method by whose `views` photos of sets are framed, so that all methods are
-    scored on the same pixels; None: by each method's own.
+    scored on the same pixels; None: by each method's own. plate_depths: of clips, as estimated so far.
     """
 
     scene: Scene | PairData | SceneSets
@@ -73,6 +73,7 @@ class Evaluator:
     unnamed: str = ""  # the method whose renders of pairs and tasks lie in generations/ itself
     tasks: Tasks | None = None
     framing: Method | None = None
+    plate_depths: dict[int, dict[str, Tensor]] = field(default_factory=dict)
 
     def evaluate(self, name: str, method: Method, accumulators: Sequence[Accumulator] = ()) -> Report:
         """Render and score every target. accumulators: scores of pairs as a set."""
@@ -181,9 +182,8 @@ class Evaluator:
         scenes = sets.split(self.data.target)
         if not isinstance(scenes, FilmedScenes):
             return None
-        return ClipEvaluation(
-            scenes, self.data, views, self.device, [ClipScores() for _ in range(tasks.variants)]
-        )
+        scores = [ClipScores() for _ in range(tasks.variants)]
+        return ClipEvaluation(scenes, self.data, views, self.device, scores, self.plate_depths)
 
     def _evaluate_task(
         self, report: Report | None, method: Method, work: _Work, clips: ClipEvaluation | None

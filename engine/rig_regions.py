@@ -59,13 +59,14 @@ class RegionFinder:
 
     load_plates: gives the views of all the clip's cameras at some moment, on the targets' device, whose
     backgrounds and bounds are used where depth is not known. None: there is no estimating. basis: how
-    visibility was told, for reports. missing: score -> why it cannot be had.
+    visibility was told, for reports. missing: score -> why it cannot be had. depths: of plates by camera
+    name, as `estimate_depth` gives them; to be shared by all who look at the clip.
     """
 
     load_plates: Callable[[], Views] | None = None
     basis: str = ""
     missing: dict[str, str] = field(default_factory=dict)
-    depths: dict[str, Tensor] = field(default_factory=dict)  # of plates by camera name, [H, W]
+    depths: dict[str, Tensor] = field(default_factory=dict)
 
     @cached_property
     def plates(self) -> Views | None:
@@ -117,10 +118,11 @@ class RegionFinder:
     def _by_plates(self, source: Views, target: Views, dynamic: Tensor) -> tuple[Tensor, Tensor]:
         """Masks [H, W] of a single target from the static scene's depth and the sources' mattes."""
         assert source.foreground is not None
-        landing = land(self._depth(target.names[0]), target.cameras, source.cameras)
-        on_plate = visible(
-            landing, torch.stack([self._depth(name) for name in source.names]), ESTIMATED_TOLERANCE
-        )
+        depths = torch.stack([self._depth(name) for name in (*target.names, *source.names)])
+        size = (target.cameras.height, target.cameras.width)
+        depths = interpolate(depths[:, None], size=size, mode="nearest-exact")[:, 0]
+        landing = land(depths[0], target.cameras, source.cameras)
+        on_plate = visible(landing, depths[1:], ESTIMATED_TOLERANCE)
         seen = on_plate & (landing.sample(source.foreground[:, 0]) <= 0.5)
         unseen = ~dynamic & ~seen.any(0)
         return unseen, unseen & on_plate.any(0)
@@ -148,9 +150,10 @@ class RegionFinder:
 
 
 def estimate_depth(views: Views, index: int) -> Tensor:
-    """z-depth [H, W] float32 of a rig's static scene in camera `index`, from the plates of views [C].
+    """z-depth [h, w] float32 of a rig's static scene in camera `index`, from the plates of views [C].
 
-    A plane sweep against the nearest cameras, at a long side of at most 320 pixels, over the cameras' bounds.
+    A plane sweep against the nearest cameras over the bounds of all. The map is at most 320 pixels wide or
+    high: that bounds time and memory, and says enough about what is seen from where.
     """
     assert views.background is not None
     assert views.bounds is not None
@@ -163,8 +166,7 @@ def estimate_depth(views: Views, index: int) -> Tensor:
     far = _FAR_MARGIN * float(views.bounds[:, 1].max())
     reference = _single(plates, cameras, index)
     others = [_single(plates, cameras, i) for i in _nearest(cameras, index)]
-    depth = sweep(reference, others, near, far, SweepOptions())
-    return interpolate(depth[None, None], size=full, mode="nearest-exact")[0, 0]
+    return sweep(reference, others, near, far, SweepOptions())
 
 
 def _single(plates: Tensor, cameras: Cameras, index: int) -> Views:
