@@ -206,7 +206,7 @@ class Scene:
             valid=valid,
             foreground=_stack_masks([record.load_foreground() for record in records], size),
             background=background,
-            bounds=torch.tensor(bounds) if len(bounds) == len(records) else None,
+            bounds=torch.tensor(bounds).double() if len(bounds) == len(records) else None,
             names=[record.name for record in records],
         )
 
