@@ -25,6 +25,7 @@ from geometry.visibility import land, visible
 KNOWN_TOLERANCE, ESTIMATED_TOLERANCE = 0.02, 0.1
 
 _SWEEP_SIDE = 320  # long side in pixels at which the depth of plates is estimated; larger maps are enlarged
+_SWEEP = SweepOptions(planes=64, chunk=16)
 _NEIGHBOURS = 4  # cameras that each plate is compared with
 _NEAR_MARGIN, _FAR_MARGIN = 0.9, 2.0  # beyond the cameras' bounds (specs/mask_volume 3.2)
 
@@ -166,7 +167,7 @@ def estimate_depth(views: Views, index: int) -> Tensor:
     far = _FAR_MARGIN * float(views.bounds[:, 1].max())
     reference = _single(plates, cameras, index)
     others = [_single(plates, cameras, i) for i in _nearest(cameras, index)]
-    return sweep(reference, others, near, far, SweepOptions())
+    return sweep(reference, others, near, far, _SWEEP)
 
 
 def _single(plates: Tensor, cameras: Cameras, index: int) -> Views:
