@@ -99,11 +99,19 @@ def read_matte(path: Path) -> NDArray[np.bool_]:
 
     Raises UserError when the file is missing, cut off, no image, or has no alpha.
     """
+    return read_cutout(path)[..., 3] > 127
+
+
+def read_cutout(path: Path) -> NDArray[np.uint8]:
+    """[H, W, 4] uint8 RGBA of an image with an alpha channel (not premultiplied).
+
+    Raises UserError when the file is missing, cut off, no image, or has no alpha.
+    """
     try:
         with Image.open(path) as image:
             if "A" not in image.getbands():
                 raise UserError(f"{path} has no alpha channel: a matte is an RGBA image")
-            return np.asarray(image.getchannel("A")) > 127
+            return np.asarray(image.convert("RGBA"))
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{path} is no readable image ({error}): write it anew") from None
 

@@ -1,4 +1,4 @@
-"""Camera paths for a scene: by name, in the scene's own units, or from a camera_path.json."""
+"""Camera paths for a scene: by name, in the scene's own units, or from a path file."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from geometry.cameras import Cameras
 from geometry.pair_paths import PAIR_FPS, PAIR_PATHS
 from geometry.path_files import read_camera_path
 from geometry.paths import AROUND_ONE, PATHS
+from geometry.rig_path_files import SUFFIXES as RIG_SUFFIXES
+from geometry.rig_path_files import read_rig_path
 
 # Sideways reach of the spiral in depth units, the orbit's. MegaScenes' 3 units suit views whose nearest fifth
 # is foreground, and lose sight of a scene that fills its depth range evenly.
@@ -28,7 +30,7 @@ CamerasOf = Callable[[list[int]], Cameras]  # of records of a scene, as the meth
 
 def path_name(path: str) -> str:
     """What the outputs of a path are called: its own name, or that of its file."""
-    return Path(path).stem if path.endswith(".json") else path
+    return Path(path).stem if path.endswith((".json", *RIG_SUFFIXES)) else path
 
 
 def scene_path(
@@ -43,21 +45,27 @@ def scene_path(
 ) -> tuple[Cameras, float | None]:
     """The cameras [N] of a path and the frame rate that it asks for (None for most paths by name).
 
-    path: a name of `geometry.paths.PATHS` or `BETWEEN_SOURCES`, or a camera_path.json file. view: name of the
-    photo that a path around one camera starts from; None takes the middle source. frames: None takes the
-    path's default. Distances are in units of the 20th percentile of the depth that the view sees; paths
-    around one camera are moreover as wide as its field of view allows. original: leave orbit and spiral as
-    MegaScenes has them, which suits its own wide lens. sources: the records given; None takes the split
-    `data.source`, of which paths between source views use the first and the last. cameras_of: how records'
-    cameras are had where `data.max_size` does not say it. Raises UserError for an unknown path or view.
+    path: a name of `geometry.paths.PATHS` or `BETWEEN_SOURCES`, a camera_path.json file, or a `.txt` or
+    `.npy` file of a rig's path, which is rendered at the size of the source views. view: name of the photo
+    that a path around one camera starts from; None takes the middle source. frames: None takes the path's
+    default. Distances are in units of the 20th percentile of the depth that the view sees; paths around one
+    camera are moreover as wide as its field of view allows. original: leave orbit and spiral as MegaScenes
+    has them, which suits its own wide lens. sources: the records given; None takes the split `data.source`,
+    of which paths between source views use the first and the last. cameras_of: how records' cameras are had
+    where `data.max_size` does not say it. Raises UserError for an unknown path or view.
     """
     if path.endswith(".json"):
         return read_camera_path(Path(path))
-    if path not in PATHS and path not in BETWEEN_SOURCES:
-        known = ", ".join((*PATHS, *BETWEEN_SOURCES))
-        raise UserError(f"unknown path {path!r}: choose from {known}, or give a camera_path.json")
     if cameras_of is None:
         cameras_of = _cameras_at_size(scene, data)
+    if path.endswith(RIG_SUFFIXES):
+        seen = cameras_of([source_indices(scene, data)[0] if sources is None else sources[0]])
+        return read_rig_path(Path(path), (seen.height, seen.width)), None
+    if path not in PATHS and path not in BETWEEN_SOURCES:
+        known = ", ".join((*PATHS, *BETWEEN_SOURCES))
+        raise UserError(
+            f"unknown path {path!r}: choose from {known}, or give a camera_path.json (.txt, .npy)"
+        )
     if path in BETWEEN_SOURCES:
         given = list(sources) if sources is not None else [source_indices(scene, data)[i] for i in (0, -1)]
         return _between_sources(path, given, cameras_of, frames), PAIR_FPS

@@ -65,7 +65,7 @@ def write_camera_path(cameras: Cameras, path: Path, fps: float) -> None:
     if len(cameras.shape) != 1 or not len(cameras):
         raise ValueError(f"need cameras [n], got {tuple(cameras.shape)}")
     cameras = cameras.to("cpu", torch.float64)
-    _refuse_loss(cameras, path)
+    refuse_loss(cameras, path, "camera_path.json stores only a vertical field of view")
     fov = torch.rad2deg(2 * torch.atan(cameras.height / 2 / cameras.K[:, 1, 1])).tolist()
     matrices = (cameras.c2w * _OPENGL).flatten(1).tolist()
     frames: list[dict[str, Any]] = [
@@ -169,8 +169,11 @@ def _fps(path: Path, content: dict[str, Any], frames: int) -> float:
     return fps
 
 
-def _refuse_loss(cameras: Cameras, path: Path) -> None:
-    """Raise UserError naming the first camera that height, width and a vertical field of view cannot hold."""
+def refuse_loss(cameras: Cameras, path: Path, stored: str) -> None:
+    """Raise UserError naming a camera [n] that its size and one focal length cannot hold.
+
+    stored: what the format has instead, for the message.
+    """
     if not torch.isfinite(cameras.c2w).all() or not torch.isfinite(cameras.K).all():
         raise UserError(f"{path} is not written: a camera of the path is not finite")
     K, half = cameras.K, max(cameras.height, cameras.width) / 2
@@ -184,5 +187,5 @@ def _refuse_loss(cameras: Cameras, path: Path) -> None:
         if pixels.max() > _MAX_LOSS:
             raise UserError(
                 f"{path} cannot hold camera {int(pixels.argmax())} of the path: {what} "
-                f"({pixels.max():.2f} px), and camera_path.json stores only a vertical field of view"
+                f"({pixels.max():.2f} px), and {stored}"
             )

@@ -24,9 +24,9 @@ from geometry.poses import (
     focus_point,
     look_at,
     matrix_from_quaternion,
-    mean_pose,
     pose,
     quaternion_from_matrix,
+    rig_frame,
     rotation_y,
     slerp,
     turn_angle,
@@ -99,20 +99,14 @@ def llff_spiral(
     percentiles of the cameras' distances from the average camera. Source: LLFF (specs/mask_volume 4.5).
     """
     _check(reference, n, least=2)
-    near, far = bounds or (scale / 2, 2 * scale)
-    close, infinity = 0.9 * near, 5 * far
-    focus = 1 / (0.25 / close + 0.75 / infinity)  # mean disparity, as LLFF weighs it
-    c2w = reference.c2w.double()
-    mean = mean_pose(c2w)
-    offsets = (c2w[:, :3, 3] - mean[:3, 3]) @ mean[:3, :3]
-    right, down, _ = torch.quantile(offsets.abs(), 0.9, dim=0)
-    phase = _turn(n).to(c2w.device) * turns
+    frame = rig_frame(reference.c2w.double(), bounds or (scale / 2, 2 * scale))
+    right, down, _ = frame.reach
+    phase = _turn(n).to(right.device) * turns
     local = torch.stack(
-        [right * phase.cos(), -down * phase.sin(), 0.2 * close * (zrate * phase).sin()], dim=-1
+        [right * phase.cos(), -down * phase.sin(), 0.2 * frame.close * (zrate * phase).sin()], dim=-1
     )
-    center = mean[:3, 3] + local @ mean[:3, :3].T
-    target = mean[:3, 3] + focus * mean[:3, 2]
-    return _like(reference, look_at(center, target, c2w[:, :3, 1].sum(0)))
+    center = frame.mean[:3, 3] + local @ frame.mean[:3, :3].T
+    return _like(reference, look_at(center, frame.focus, frame.down))
 
 
 def ellipse(reference: Cameras, scale: float = 1.0, n: int = 120) -> Cameras:

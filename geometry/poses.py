@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -93,6 +95,18 @@ def look_at(center: Tensor, focus: Tensor, down: Tensor) -> Tensor:
     return pose(torch.stack([x, torch.linalg.cross(z, x), z], dim=-1), center)
 
 
+def pose_from_llff(columns: Tensor) -> Tensor:
+    """[..., 3, 4] LLFF columns [down, right, backwards, position] -> c2w [..., 4, 4], OpenCV axes."""
+    down, right, backwards, position = columns.unbind(-1)
+    return pose(torch.stack([right, down, -backwards], dim=-1), position)
+
+
+def llff_from_pose(c2w: Tensor) -> Tensor:
+    """c2w [..., 4, 4], OpenCV axes -> [..., 3, 4] LLFF columns [down, right, backwards, position]."""
+    right, down, forward, position = c2w[..., :3, :].unbind(-1)
+    return torch.stack([down, right, -forward, position], dim=-1)
+
+
 def mean_pose(c2w: Tensor) -> Tensor:
     """The average camera of LLFF: poses [N, 4, 4] -> [4, 4] (OpenCV axes).
 
@@ -100,6 +114,38 @@ def mean_pose(c2w: Tensor) -> Tensor:
     """
     center = c2w[:, :3, 3].mean(0)
     return look_at(center, center + normalize(c2w[:, :3, 2].sum(0), dim=-1), c2w[:, :3, 1].sum(0))
+
+
+@dataclass
+class RigFrame:
+    """What LLFF's paths know of cameras that look the same way (specs/mask_volume 4.5).
+
+    mean: [4, 4] the average camera. down: [3] the sum of the cameras' y axes. offsets: [N, 3] camera centres
+    in its frame. reach: [3] 90th percentiles of their sizes. focus: [3] the world point that paths look at.
+    close: 0.9 of the nearest depth.
+    """
+
+    mean: Tensor
+    down: Tensor
+    offsets: Tensor
+    reach: Tensor
+    focus: Tensor
+    close: float
+
+
+def rig_frame(c2w: Tensor, bounds: tuple[float, float]) -> RigFrame:
+    """The frame of poses [N, 4, 4]. bounds: least and greatest z-depth of the scene in world units.
+
+    The focus lies at a mean disparity of 0.9 of the least depth (a quarter) and 5 times the greatest.
+    """
+    near, far = bounds
+    close, infinity = 0.9 * near, 5 * far
+    mean = mean_pose(c2w)
+    offsets = (c2w[:, :3, 3] - mean[:3, 3]) @ mean[:3, :3]
+    depth = 1 / (0.25 / close + 0.75 / infinity)
+    focus = mean[:3, 3] + depth * mean[:3, 2]
+    reach = torch.quantile(offsets.abs(), 0.9, dim=0)
+    return RigFrame(mean, c2w[:, :3, 1].sum(0), offsets, reach, focus, close)
 
 
 def nearest_to_axes(cameras: Cameras) -> tuple[Tensor, Tensor]:

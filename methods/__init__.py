@@ -29,6 +29,7 @@ METHODS = {
     "warp_diffusion": "methods.warp_diffusion.method:WarpDiffusion",
     "lvsm": "methods.lvsm.method:Lvsm",
     "scene_lifting": "methods.scene_lifting.method:SceneLifting",
+    "mask_volume": "methods.mask_volume.method:MaskVolume",
 }
 
 # Readers of the originals' own config files: a parsed one -> ours, or None if it is not theirs.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from common.errors import UserError
@@ -29,6 +30,7 @@ from dataloader.formats.shared import (
 from dataloader.images import list_images
 from dataloader.scene import Record, Scene
 from geometry.cameras import Cameras
+from geometry.poses import llff_from_pose, pose_from_llff
 
 _COLUMNS = 17
 
@@ -89,14 +91,7 @@ def row_camera(row: NDArray[np.float64], source: str) -> Cameras:
 
 def pose_from_columns(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     """[3, 4] columns [down, right, backwards, position] -> c2w [4, 4], OpenCV axes."""
-    down, right, backwards, position = matrix.T
-    return np.vstack([np.stack([right, down, -backwards, position], axis=1), [0, 0, 0, 1]])
-
-
-def columns_from_pose(c2w: NDArray[np.float64]) -> NDArray[np.float64]:
-    """c2w [4, 4], OpenCV axes -> [3, 4] columns [down, right, backwards, position]."""
-    right, down, forward, position = c2w[:3].T
-    return np.stack([down, right, -forward, position], axis=1)
+    return pose_from_llff(torch.from_numpy(np.array(matrix))).numpy()
 
 
 def row_bounds(row: NDArray[np.float64], source: str) -> tuple[float, float]:
@@ -148,7 +143,7 @@ def camera_row(camera: Cameras, bounds: tuple[float, float], name: str) -> NDArr
             "choose another format"
         )
     size = np.array([camera.height, camera.width, fx])
-    matrix = np.column_stack([columns_from_pose(camera.c2w.numpy()), size])
+    matrix = np.column_stack([llff_from_pose(camera.c2w).numpy(), size])
     return np.concatenate([matrix.ravel(), bounds])
 
 

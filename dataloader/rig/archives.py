@@ -15,11 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from common.cli import progress
 from common.errors import UserError
-from dataloader.formats.llff import read_rows, row_bounds, row_camera
+from common.files import replacing
+from dataloader.formats.llff import camera_row, read_rows, row_bounds, row_camera
 from dataloader.h5_images import H5Image, H5Images, reading
+from dataloader.images import MatteSource, photo_pixels, read_cutout, resize_image
 from dataloader.rig.clip import Clip
+from dataloader.scene import ImageSize
 
 _CHANNELS = {"rgb": 3, "fg_rgb": 4, "bg_rgb": 3}
 
@@ -91,3 +96,68 @@ def _check(path: Path, name: str, data: Any, rgb: tuple[int, ...]) -> None:
             f"{path}: {name} is {data.dtype} {list(data.shape)}, it must be uint8 "
             f"[{shape}] as 'rgb' has it: pack it anew"
         )
+
+
+def write_archive(clip: Clip, path: Path, size: ImageSize | None = None) -> None:
+    """Write an archive and its pose file, an image at a time; both are written whole or not at all.
+
+    size: (height, width) to resize the images to (Lanczos); None keeps theirs. An archive of that name is
+    replaced. Raises UserError when an image cannot be read, a camera does not fit a pose row
+    (`formats.llff.write`), or the files cannot be written.
+    """
+    path = Path(path)
+    size = size or clip.size
+    cameras = zip(clip.cameras, clip.bounds, clip.names, strict=True)
+    rows = np.stack([camera_row(*camera) for camera in cameras])
+    with replacing(path) as partial:
+        _write_images(clip, partial, size)
+        with replacing(poses_path(path)) as poses, poses.open("wb") as file:
+            np.save(file, rows)
+
+
+def _write_images(clip: Clip, path: Path, size: ImageSize) -> None:
+    import h5py
+
+    count, moments = len(clip.cameras), len(clip)
+    with h5py.File(path, "w") as file:
+        file.attrs["cameras"] = clip.names
+        file["frames"] = np.array(clip.frames, dtype=np.int64)
+        rgb = _create(file, "rgb", (count, moments, *size))
+        cutouts = None if clip.mattes is None else _create(file, "fg_rgb", (count, moments, *size))
+        if clip.plates is not None:
+            plates = _create(file, "bg_rgb", (count, *size))
+            for camera, plate in enumerate(clip.plates):
+                plates[camera] = resize_image(photo_pixels(plate), size)
+        places = [(camera, moment) for camera in range(count) for moment in range(moments)]
+        for camera, moment in progress(places, clip.name, len(places), "photo", leave=False):
+            record = clip.record(camera, moment)
+            photo = record.load()
+            rgb[camera, moment] = resize_image(photo, size)
+            if cutouts is not None and record.foreground is not None:
+                cutouts[camera, moment] = _cutout(record.foreground, photo, record.source, size)
+
+
+def _create(file: Any, name: str, leading: tuple[int, ...]) -> Any:
+    """An empty data set of images, one per chunk."""
+    image = (*leading[-2:], _CHANNELS[name])
+    chunk = (*(1 for _ in leading[:-2]), *image)
+    shape = (*leading[:-2], *image)
+    return file.create_dataset(name, shape, np.uint8, chunks=chunk, compression="lzf", shuffle=True)
+
+
+def _cutout(matte: MatteSource, photo: NDArray[np.uint8], source: str, size: ImageSize) -> NDArray[np.uint8]:
+    """[H, W, 4]: what a matte cuts out of its photo; a matte without colours takes the photo's.
+
+    Raises UserError where the two differ in size.
+    """
+    if isinstance(matte, np.ndarray):
+        if matte.shape != photo.shape[:2]:
+            raise UserError(
+                f"{source} has a matte of {list(matte.shape)} pixels: make it of the photo's size"
+            )
+        cutout = np.dstack([photo, np.where(matte, 255, 0).astype(np.uint8)])
+    else:
+        cutout = read_cutout(matte) if isinstance(matte, Path) else matte.read()
+    cutout = np.array(resize_image(cutout, size))
+    cutout[cutout[..., 3] == 0] = 0
+    return cutout

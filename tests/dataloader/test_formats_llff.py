@@ -15,7 +15,7 @@ from dataloader.formats import llff, open_scene, write_scene
 from dataloader.images import resize_image, write_image
 from dataloader.scene import Scene
 from geometry.cameras import pinhole
-from geometry.poses import matrix_from_quaternion, pose
+from geometry.poses import llff_from_pose, matrix_from_quaternion, pose
 
 
 @settings(max_examples=30, deadline=None)
@@ -24,7 +24,7 @@ def test_columns_and_back(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     q, t = (torch.randn(k, generator=generator, dtype=torch.float64) for k in (4, 3))
     c2w = pose(matrix_from_quaternion(q), t).numpy()
-    columns = llff.columns_from_pose(c2w)
+    columns = llff_from_pose(torch.from_numpy(c2w)).numpy()
     np.testing.assert_array_equal(llff.pose_from_columns(columns), c2w)
     np.testing.assert_array_equal(columns[:, 0], c2w[:3, 1])  # down
     np.testing.assert_array_equal(columns[:, 1], c2w[:3, 0])  # right

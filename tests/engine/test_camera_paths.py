@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -9,7 +11,8 @@ from engine.camera_paths import BETWEEN_SOURCES, path_name, recorded, scene_path
 from engine.config import DataConfig
 from geometry.cameras import pinhole
 from geometry.path_files import write_camera_path
-from geometry.paths import PATHS
+from geometry.paths import PATHS, orbit
+from geometry.rig_path_files import write_rig_path
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +86,17 @@ def test_frames_are_the_recorded_cameras_between_the_outermost_sources(room: Sce
     assert recorded([9, 2, 5], 3) == [2, 6, 9]
     with pytest.raises(UserError, match="needs 2"):
         scene_path("frames", room, DataConfig(), sources=[4])
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".npy"])
+def test_a_rigs_path_file(suffix: str, room: Scene, tmp_path: Path) -> None:
+    file = tmp_path / f"tour{suffix}"
+    own = room.records[0].camera
+    tour = orbit(pinhole(own.width, 2 * own.height, 2 * own.width), n=3)
+    write_rig_path(tour, file)
+    cameras, fps = scene_path(str(file), room, DataConfig())
+    assert fps is None
+    assert (cameras.height, cameras.width) == (own.height, own.width)  # that of the photos
+    torch.testing.assert_close(cameras.K, tour.resize(own.height, own.width).K)
+    torch.testing.assert_close(cameras.c2w, tour.c2w)
+    assert path_name(str(file)) == "tour"
