@@ -69,7 +69,7 @@ class ToyImage:
         return f"{RIGS} {self.film} camera {self.camera} moment {self.moment} {self.kind}"
 
     def read(self) -> NDArray[np.uint8]:
-        """[H, W, 3] uint8, or [H, W, 4] for a matte: colours, 0 where alpha is 0, and alpha."""
+        """[H, W, 3] uint8, or [H, W, 4] for a matte: the photo's colours, 0 where alpha is 0, and alpha."""
         moving = self.kind != "plate"
         rgba = _kept.get((self.film, self.camera, self.moment, moving), lambda: self._make(moving))
         return rgba * (rgba[..., 3:] > 0) if self.kind == "matte" else rgba[..., :3].copy()
