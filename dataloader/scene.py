@@ -184,8 +184,8 @@ class Scene:
     def views(
         self, indices: Sequence[int] | None = None, size: ImageSize | None = None, threads: int = 0
     ) -> Views:
-        """[N] Views of the records at (height, width); depth, foreground and background where every record
-        has them.
+        """[N] Views of the records at (height, width); depth, foreground, background and bounds where every
+        record has them.
 
         threads: how many decode photos at a time.
         """
@@ -198,6 +198,7 @@ class Scene:
             plates = [] if any(r.background is None for r in records) else records
             background = _stack_photos(pool.map(Record.load_background, plates), size) if plates else None
         depth, valid = _stack_depths(records, size)
+        bounds = [record.bounds for record in records if record.bounds is not None]
         return Views(
             images,
             cameras,
@@ -205,6 +206,7 @@ class Scene:
             valid=valid,
             foreground=_stack_masks([record.load_foreground() for record in records], size),
             background=background,
+            bounds=torch.tensor(bounds).double() if len(bounds) == len(records) else None,
             names=[record.name for record in records],
         )
 

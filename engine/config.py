@@ -69,8 +69,11 @@ class TrainingConfig:
     learning_rate: float = 1e-3
     warmup_steps: int = 0  # linear from initial_lr_factor
     initial_lr_factor: float = 0.0  # factor on the learning rate at the first step of the warm-up
-    schedule: Literal["constant", "cosine", "linear", "exponential"] = "constant"
-    final_lr_factor: float = 0.1  # factor on the learning rate at the last step (not for constant)
+    schedule: Literal["constant", "cosine", "linear", "exponential", "multistep", "poly"] = "constant"
+    final_lr_factor: float = 0.1  # factor at the last step (cosine, linear, exponential)
+    milestones: tuple[int, ...] = ()  # steps from which the learning rate is lower (multistep)
+    milestone_factor: float = 0.1  # what each milestone multiplies it by
+    poly_power: float = 0.9  # poly: the learning rate is what is left of the run, to this power
     clip_norm: float = 0.0  # global gradient norm; 0 = off
     skip_norm: float = 0.0  # a step whose gradient norm exceeds this is left out; 0 = off
     ema_decay: float = 0.0  # 0 = no moving average of the weights
@@ -96,10 +99,18 @@ class TrainingConfig:
             "validate_every",
             "preview_every",
             "final_lr_factor",
+            "milestone_factor",
             "seed",
         ):
             _require(getattr(self, key) >= 0, f"training.{key}", getattr(self, key), "at least 0")
         _require(self.learning_rate > 0, "training.learning_rate", self.learning_rate, "above 0")
+        _require(self.poly_power > 0, "training.poly_power", self.poly_power, "above 0")
+        _require(
+            all(step >= 1 for step in self.milestones),
+            "training.milestones",
+            self.milestones,
+            "of steps from 1",
+        )
         _require(0 <= self.ema_decay < 1, "training.ema_decay", self.ema_decay, "in [0, 1)")
         _require(self.keep >= 2, "training.keep", self.keep, "at least 2 (so many checkpoints are kept)")
         _require(

@@ -15,7 +15,8 @@ def learning_rate_schedule(config: TrainingConfig) -> Callable[[int], float]:
 
     `training.warmup_steps` steps rise linearly from `training.initial_lr_factor`; then the factor stays at 1
     ('constant') or falls to `training.final_lr_factor`, which the last step has, along half a cosine, a
-    straight line or an exponential.
+    straight line or an exponential. 'multistep' multiplies it at every step of `training.milestones`, counted
+    from the run's first; 'poly' is the part of the run that is left after the warm-up, to a power.
     """
     warmup, initial, final = config.warmup_steps, config.initial_lr_factor, config.final_lr_factor
     span = max(1, config.steps - 1 - warmup)
@@ -23,6 +24,11 @@ def learning_rate_schedule(config: TrainingConfig) -> Callable[[int], float]:
     def factor(step: int) -> float:
         if step < warmup:
             return initial + (1 - initial) * step / warmup
+        if config.schedule == "multistep":
+            return config.milestone_factor ** sum(step >= milestone for milestone in config.milestones)
+        if config.schedule == "poly":
+            left = (config.steps - step) / max(1, config.steps - warmup)
+            return max(0.0, left) ** config.poly_power
         progress = min(1.0, (step - warmup) / span)
         if config.schedule == "cosine":
             return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -16,6 +16,8 @@ from torch.nn.functional import grid_sample, pad
 
 from geometry.cameras import Cameras
 
+Beyond = Literal["flag", "edge"]  # what a plane sweep holds where a photo does not reach: see `sweep`
+
 # Where a plane sweep samples a photo. consistent: at the projected point. original: pulled towards the middle
 # by up to half a pixel, as published weights saw it (specs/mask_volume 3.4).
 Sampling = Literal["consistent", "original"]
@@ -145,11 +147,13 @@ def sweep(
     reference: Cameras,
     depths: Tensor,
     sampling: Sampling = "consistent",
+    beyond: Beyond = "flag",
 ) -> Tensor:
     """The plane sweep volume [..., V, C, D, H, W] of photos [..., V, C, h, w], in the reference's frame.
 
-    sources: [..., V]. reference: [...], whose size the volume has. depths: [..., D]. Where a photo does not
-    reach it is `OUT_OF_VIEW`, and its outermost pixels fade into that.
+    sources: [..., V]. reference: [...], whose size the volume has. depths: [..., D]. beyond: where a photo
+    does not reach, 'flag' gives `OUT_OF_VIEW`, into which its outermost pixels fade; 'edge' gives the colour
+    of its nearest pixel.
     """
     maps = sweep_homographies(reference, sources, depths)
     scale = torch.tensor([sources.width, sources.height], dtype=maps.dtype, device=maps.device)
@@ -159,7 +163,8 @@ def sweep(
     for plane in range(depths.shape[-1]):
         pixels, _ = map_pixels(maps[:, plane], reference.height, reference.width)
         grid = (pixels / scale * 2 - 1).clamp(-4, 4).to(flat)
-        shifted = grid_sample(flat - OUT_OF_VIEW, grid, "bilinear", "zeros", sampling == "original")
+        padding = "zeros" if beyond == "flag" else "border"
+        shifted = grid_sample(flat - OUT_OF_VIEW, grid, "bilinear", padding, sampling == "original")
         volume[:, :, plane] = shifted + OUT_OF_VIEW
     return volume.unflatten(0, shape)
 

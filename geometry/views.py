@@ -24,7 +24,8 @@ class Views:
     images: [..., 3, H, W] float32 in [0, 1]. cameras: [...]. depth: [..., 1, H, W] z-depth in world units.
     valid: [..., 1, H, W] {0, 1}, where depth is known. foreground: {0, 1}, the moving part.
     coverage: {0, 1}, where the scene's geometry is. background: [..., 3, H, W], the same views without what
-    moves (plates). names: one per view, for files and messages.
+    moves (plates). bounds: [..., 2], nearest and farthest z-depth there is to see, in world units. names: one
+    per view, for files and messages.
     """
 
     images: Tensor
@@ -34,6 +35,7 @@ class Views:
     foreground: Tensor | None = None
     coverage: Tensor | None = None
     background: Tensor | None = None
+    bounds: Tensor | None = None
     names: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ import io
 import torch
 from torch import nn
 
-from engine.optimizers import CombinedOptimizer
+from engine.optimizers import CombinedOptimizer, Ranger
 
 
 def parts() -> tuple[nn.Linear, nn.Linear, list[torch.optim.Optimizer]]:
@@ -65,3 +65,46 @@ def test_it_resumes_from_its_state_dict() -> None:
     run(c, d, [resumed], 3, 6)
     assert torch.equal(a.weight, c.weight)
     assert torch.equal(b.weight, d.weight)
+
+
+def ranger() -> tuple[nn.Linear, Ranger]:
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 2)
+    return layer, Ranger(layer.parameters(), 0.05, betas=(0.95, 0.999))
+
+
+def descend(layer: nn.Linear, optimizer: torch.optim.Optimizer, first: int, last: int) -> None:
+    for i in range(first, last):
+        x = torch.randn(4, 3, generator=torch.Generator().manual_seed(i))
+        optimizer.zero_grad()
+        layer(x).square().sum().backward()
+        optimizer.step()
+
+
+def test_ranger_goes_half_way_back_every_sixth_step() -> None:
+    layer, optimizer = ranger()
+    plain = ranger()[0]
+    start = plain.weight.detach().clone()
+    radam = torch.optim.RAdam(plain.parameters(), 0.05, betas=(0.95, 0.999))
+    descend(layer, optimizer, 0, 5)
+    descend(plain, radam, 0, 5)
+    assert torch.equal(layer.weight, plain.weight)
+    descend(layer, optimizer, 5, 6)
+    descend(plain, radam, 5, 6)
+    torch.testing.assert_close(layer.weight.detach(), (start + plain.weight.detach()) / 2)
+    assert not torch.equal(layer.weight, plain.weight)
+
+
+def test_ranger_continues_exactly_from_its_state() -> None:
+    layer, optimizer = ranger()
+    descend(layer, optimizer, 0, 9)
+    file = io.BytesIO()
+    torch.save((layer.state_dict(), optimizer.state_dict()), file)
+    file.seek(0)
+    weights, state = torch.load(file, weights_only=True)
+    other, resumed = ranger()
+    other.load_state_dict(weights)
+    resumed.load_state_dict(state)
+    descend(layer, optimizer, 9, 20)
+    descend(other, resumed, 9, 20)
+    assert torch.equal(layer.weight, other.weight)

@@ -1,0 +1,138 @@
+"""The 3D U-Net of both networks, and their heads (specs/mask_volume 2).
+
+The same weights run in two forms that agree: `forward` as the tables say it, and `respond`, which takes a
+volume in parts and uses the cheaper forms of its convolutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from methods.mask_volume.convolutions import constant_conv, conv3d, upsampled_conv, upsampled_conv_twin
+
+
+class Block(nn.Module):
+    """Convolution, ReLU, and a norm over channels and positions together (one group); bare: without both."""
+
+    def __init__(self, inputs: int, outputs: int, size: int = 3, stride: int = 1, bare: bool = False) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(inputs, outputs, size, stride, size // 2)
+        self.norm = None if bare else nn.GroupNorm(1, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv = self.conv
+        return self.finish(conv3d(x, conv.weight, conv.bias, conv.stride[0], int(conv.padding[0])))
+
+    def finish(self, x: Tensor) -> Tensor:
+        """What follows the convolution, whose result may be overwritten."""
+        return x if self.norm is None else self.norm(functional.relu(x, inplace=True))
+
+
+@dataclass
+class Part:
+    """Some channels of a volume. first: number of the first one.
+
+    volume: [B, C, D, H, W]. image: [B, C, H, W] in its place, where all planes are the same.
+    """
+
+    first: int
+    volume: Tensor | None = None
+    image: Tensor | None = None
+
+
+class UNet3d(nn.Module):
+    """[B, inputs, D, H, W] -> [B, outputs, D, H, W] for any D, H and W (specs/mask_volume 2.2).
+
+    Coarse features grow by nearest neighbours and are cut to the size of the finer ones. width: channels of
+    the first layer (nf).
+    """
+
+    def __init__(self, inputs: int, outputs: int, width: int = 8) -> None:
+        super().__init__()
+        w = width
+        self.conv1_1 = Block(inputs, w, 7)
+        self.conv1_2 = Block(w, 2 * w, 7, 2)
+        self.conv2_1 = Block(2 * w, 2 * w)
+        self.conv2_2 = Block(2 * w, 4 * w, 3, 2)
+        self.conv3_1 = Block(4 * w, 4 * w)
+        self.conv3_2 = Block(4 * w, 8 * w, 3, 2)
+        self.conv4_1 = Block(8 * w, 8 * w)
+        self.conv4_2 = Block(8 * w, 8 * w)
+        self.conv5_1 = Block(16 * w, 4 * w)
+        self.conv5_2 = Block(4 * w, 4 * w)
+        self.conv6_1 = Block(8 * w, 2 * w)
+        self.conv6_2 = Block(2 * w, 2 * w)
+        self.conv7_1 = Block(4 * w, 2 * w)
+        self.conv7_2 = Block(2 * w, w)
+        self.conv7_3 = Block(w, outputs, bare=True)
+        self.subpixel = True  # False: upsampled convolutions as the tables say them
+
+    def forward(self, volume: Tensor) -> Tensor:
+        return self.after_first(self.conv1_1.conv(volume), volume.shape[-3:])
+
+    def response(self, parts: Sequence[Part], planes: int, bias: bool = False) -> Tensor:
+        """The first convolution of some channels alone [B, width, D, H, W]; over all parts they add up to it.
+
+        bias: whether to add the layer's bias.
+        """
+        weight = self.conv1_1.conv.weight
+        total: Tensor | None = None
+        for part in parts:
+            given = part.volume if part.image is None else part.image
+            assert given is not None
+            kernel = weight[:, part.first : part.first + given.shape[1]]
+            if part.image is None:
+                made = conv3d(given, kernel, None, padding=kernel.shape[-1] // 2)
+            else:
+                made = constant_conv(given, planes, kernel)
+            total = made if total is None else total + made
+        assert total is not None
+        return total + self.conv1_1.conv.bias[:, None, None, None] if bias else total
+
+    def after_first(self, response: Tensor, size: Sequence[int]) -> Tensor:
+        """From the first convolution's result (which may be overwritten) to the output of size (D, H, W)."""
+        c1 = self.conv1_2(self.conv1_1.finish(response))
+        c2 = self.conv2_2(self.conv2_1(c1))
+        c3 = self.conv3_2(self.conv3_1(c2))
+        c4 = self.conv4_2(self.conv4_1(c3))
+        c5 = self.conv5_2(self._up(self.conv5_1, c4, c3))
+        c6 = self.conv6_2(self._up(self.conv6_1, c5, c2))
+        return _cut(self.conv7_3(self.conv7_2(self._up(self.conv7_1, c6, c1))), size)
+
+    def _up(self, block: Block, coarse: Tensor, skip: Tensor) -> Tensor:
+        """Join features, grow them by 2 and convolve."""
+        joined = torch.cat([_cut(coarse, skip.shape[-3:]), skip], 1)
+        convolve = upsampled_conv if self.subpixel else upsampled_conv_twin
+        return block.finish(convolve(joined, block.conv.weight, block.conv.bias))
+
+
+def _cut(x: Tensor, size: Sequence[int]) -> Tensor:
+    """The first D planes, H rows and W columns of a volume."""
+    return x[..., : size[0], : size[1], : size[2]]
+
+
+class MpiNet(UNet3d):
+    """A plane sweep of V views [B, 3V, D, H, W] -> what to make of it (specs/mask_volume 2.3)."""
+
+    def __init__(self, views: int = 2, width: int = 8) -> None:
+        super().__init__(3 * views, views, width)
+
+    @staticmethod
+    def head(raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Raw output [B, V, D, H, W] -> opacity [B, D, H, W], and logits of the views [B, V, D, H, W].
+
+        The first view's logit is 0.
+        """
+        return raw[:, 0].sigmoid(), torch.cat([torch.zeros_like(raw[:, :1]), raw[:, 1:]], 1)
+
+
+class MaskNet(UNet3d):
+    """Plane sweeps of V views and of their V plates [B, 6V, D, H, W] -> logits of the mask [B, 1, D, H, W]."""
+
+    def __init__(self, views: int = 2, width: int = 8) -> None:
+        super().__init__(6 * views, 1, width)
