@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ from engine.takes import Take, Wish, find_scenes, scene_take, set_take
 from engine.video import write_video
 from geometry.cameras import Cameras
 from geometry.path_files import write_camera_path
-from geometry.views import Rendering
+from geometry.views import Rendering, Views
 from methods import open_experiment, parse_experiment
 
 log = logging.getLogger(__name__)
@@ -110,11 +111,18 @@ def film_scene(method: Method, take: Take, args: argparse.Namespace) -> Iterator
 
 def film_clip(method: Method, take: ClipTake, args: argparse.Namespace) -> Iterator[Path]:
     """Render the paths of a clip while its time runs; gives the files, as they are written."""
+    written: list[Path] = []
+
+    def source(moment: int) -> Views:
+        return take.source(moment).to(best_device())
+
+    def begun(state: Any) -> None:
+        if not written:
+            written.extend(method.write_sources(state, take.folder))
+
     for path, cameras, path_fps, moments in take.paths:
         timed = replace(cameras.to(best_device()), time=torch.tensor(moments, device=best_device()).double())
-        views = clip_views(
-            method, lambda moment: take.source(moment).to(best_device()), timed, moments, args.batch_size
-        )
+        views = clip_views(method, source, timed, moments, args.batch_size, begun)
         yield from render_video(views, path, timed, args.fps or path_fps, take.folder, args.format)
 
 
