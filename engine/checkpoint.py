@@ -163,7 +163,7 @@ def remove_leftovers(folder: Path) -> None:
 
 def find(folder: Path, which: str) -> Checkpoint | None:
     """The checkpoint that `-r` names: a step, 'latest' (also '-1'), 'auto', or the folder of a pretrained
-    method, which counts as step 0.
+    method or the checkpoint file of an original, which count as step 0.
 
     'latest' and 'auto' pass over damaged folders with one log line each. Returns None only for 'auto' where
     there is no checkpoint. Raises UserError when what was asked for is missing or damaged.
@@ -179,7 +179,7 @@ def find(folder: Path, which: str) -> Checkpoint | None:
             return None
         raise MissingCheckpointError(f"{folder} holds no checkpoint iter_N")
     if not which.isdecimal():
-        if is_pretrained(Path(which)):
+        if is_pretrained(Path(which)) or Path(which).is_file():
             return Checkpoint(Path(which), 0, original=True)
         raise UserError(f"-r {which} is not a checkpoint: give a step, latest or auto")
     if int(which) not in folders:
@@ -302,16 +302,16 @@ def read_ema(path: Path) -> dict[str, Tensor] | None:
 
 def load_weights(method: Method, path: Path) -> None:
     """Load the weights of a folder: a checkpoint of ours (the raw weights, not the average), a pretrained
-    method, or an original's checkpoint.
+    method, or an original's checkpoint, which may also be a file.
 
     Raises UserError when the folder is damaged or not a checkpoint, or when names or shapes differ.
     """
-    if not path.is_dir():
-        raise UserError(f"{path} is not a checkpoint folder")
-    if is_pretrained(path):
+    if not path.exists():
+        raise UserError(f"{path} is not a checkpoint folder, nor an original's file")
+    if path.is_dir() and is_pretrained(path):
         load_into(method, path)
         return
-    fault = damage(path)
+    fault = damage(path) if path.is_dir() else None
     if fault is not None:
         raise UserError(f"{fault}: use another checkpoint")
     if _is_ours(path):

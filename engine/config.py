@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from common.errors import UserError
 from dataloader.rig.sets import RigConfig
 from dataloader.room_scenes import RoomsConfig
+from engine.key_value_files import SUFFIX, find_key_values, read_key_values
 
 T = TypeVar("T")
 _KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
@@ -149,15 +150,34 @@ def read_config(
     overrides: Sequence[str] = (),
     translate: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Read `folder/config.yaml` and apply dotted `key=value` words.
+    """Read the config of a folder (`config_file`) and apply dotted `key=value` words.
 
     translate: applied to the file's content before the words are. Raises UserError for a bad file or word.
     """
+    path = config_file(folder)
+    config = read_key_values(path) if path.suffix == SUFFIX else _read_yaml(path)
+    config = config if translate is None else translate(config)
+    return override(config, overrides)
+
+
+def config_file(place: Path) -> Path:
+    """Where an experiment is written down: `config.yaml` in a folder, or, where it has none, the one file of
+    `key = value` lines there, an original's; such a file may also be named itself.
+
+    Raises UserError where there is neither, or several of the latter.
+    """
+    if place.suffix == SUFFIX and place.is_file():
+        return place
+    path = place / "config.yaml"
+    found = path if path.is_file() else find_key_values(place)
+    if found is None:
+        raise UserError(f"{path} does not exist: -e takes a folder that holds a config.yaml{_near(place)}")
+    return found
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"{path} does not exist: -e takes a folder that holds a config.yaml{_near(folder)}")
     try:
         config = yaml.safe_load(path.read_text()) or {}
     except OSError as error:
@@ -166,8 +186,7 @@ def read_config(
         raise UserError(f"{path} is not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(config, dict):
         raise UserError(f"{path} must hold 'key: value' lines")
-    config = config if translate is None else translate(config)
-    return override(config, overrides)
+    return config
 
 
 def override(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -332,5 +332,5 @@ class Method(nn.Module, ABC):
         raise UserError(f"{type(self).__name__} has no other format to be written in")
 
     def load_original(self, folder: Path) -> dict[str, Tensor] | None:
-        """Weights from a checkpoint folder of the original implementation, or None if it is not one."""
+        """Weights from a folder or file of the original implementation, or None if it is not one."""
         return None

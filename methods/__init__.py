@@ -29,12 +29,14 @@ METHODS = {
     "warp_diffusion": "methods.warp_diffusion.method:WarpDiffusion",
     "lvsm": "methods.lvsm.method:Lvsm",
     "scene_lifting": "methods.scene_lifting.method:SceneLifting",
+    "mask_volume": "methods.mask_volume.method:MaskVolume",
 }
 
-# Readers of the originals' own config.yaml: a parsed one -> ours, or None if it is not theirs.
+# Readers of the originals' own config files: a parsed one -> ours, or None if it is not theirs.
 ORIGINAL_CONFIGS = (
     "methods.warp_diffusion.original_configs:translate",
     "methods.lvsm.original_configs:translate",
+    "methods.mask_volume.original_configs:translate",
 )
 
 BASELINES = tuple(name for name, place in METHODS.items() if place.startswith("methods.baselines."))
@@ -54,18 +56,18 @@ def _find(place: str) -> Any:
 
 
 def load_experiment(folder: Path, overrides: Sequence[str] = ()) -> tuple[Experiment, type[Method]]:
-    """Read an experiment folder and find its method."""
-    from engine.config import read_config, resolve
+    """Read an experiment folder, or an original's config file, and find its method."""
+    from engine.config import config_file, read_config, resolve
 
     raw = read_config(folder, overrides, translate_original)
     if "method" not in raw:
-        raise UserError(f"{folder / 'config.yaml'} names no method: add a line 'method: NAME'")
+        raise UserError(f"{config_file(folder)} names no method: add a line 'method: NAME'")
     kind = method_class(str(raw["method"]))
     return resolve(raw, kind.Config), kind
 
 
 def translate_original(raw: dict[str, Any]) -> dict[str, Any]:
-    """A parsed config.yaml as it is, or as one of ours where it is an original implementation's."""
+    """A parsed config file as it is, or as one of ours where it is an original implementation's."""
     if "method" in raw:
         return raw
     translated = (_find(place)(raw) for place in ORIGINAL_CONFIGS)
@@ -77,8 +79,9 @@ def parse_experiment(
 ) -> tuple[argparse.Namespace, Experiment, type[Method]]:
     """Parse a script's command line: the experiment `-e` first, then its method adds its flags.
 
-    parser: with the script's own flags, among them `-e/--exp_dir`. script: which one it is. words: the
-    command line; None means sys.argv. Words of the form key.path=value override the experiment's config.
+    parser: with the script's own flags, among them `-e/--exp_dir` and `--output_dir`. script: which one it
+    is. words: the command line; None means sys.argv. Words of the form key.path=value override the
+    experiment's config.
     """
     overrides, flags = split_overrides(list(sys.argv[1:] if words is None else words))
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -90,6 +93,8 @@ def parse_experiment(
     experiment, kind = load_experiment(folder, overrides)
     kind.add_arguments(parser, script)
     args = parser.parse_args(flags)
+    if folder.is_file():  # an original's config file: its results go to a folder of its name
+        args.exp_dir, args.output_dir = folder.parent, args.output_dir or folder.with_suffix("")
     kind.apply_arguments(args, experiment)
     return args, experiment, kind
 

@@ -26,7 +26,7 @@ CAMERA_MODELS = (
     "OPENCV",
 )  # that the readers undistort
 
-_SEED = 1
+SEED = 1
 _MAX_FEATURES = 4096  # per photo: matching time grows with its square
 _NEIGHBOURS = 10  # sequential matching: photos this far apart in name order, and powers of two beyond
 _PAIRS_AT_ONCE = 200  # matched between two steps of the progress bar
@@ -47,18 +47,42 @@ class SfmSummary:
     track: float
 
 
+@dataclass(frozen=True)
+class MappingOptions:
+    """refine_focal: False keeps the focal lengths of the database. init_angle: degrees between the rays of a
+    point in the first pair of photos, at least; min_angle: in any. A rig of near-parallel cameras needs less
+    than photos from all around.
+    """
+
+    refine_focal: bool = True
+    init_angle: float = 16.0
+    min_angle: float = 1.5
+
+
 @contextmanager
-def _quiet() -> Iterator[Any]:
+def quiet() -> Iterator[Any]:
     """pycolmap with its log held down to errors, at a fixed state of its random numbers."""
     import pycolmap
 
     before = pycolmap.logging.minloglevel
     pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)
-    pycolmap.set_random_seed(_SEED)
+    pycolmap.set_random_seed(SEED)
     try:
         yield pycolmap
     finally:
         pycolmap.logging.minloglevel = before
+
+
+_FREE_PHOTOS = MappingOptions()
+
+
+def _apply(mapping: MappingOptions, options: Any) -> None:
+    """Set what differs from pycolmap's own IncrementalPipelineOptions."""
+    options.ba_refine_focal_length = mapping.refine_focal
+    options.mapper.abs_pose_refine_focal_length = mapping.refine_focal
+    options.mapper.init_min_tri_angle = mapping.init_angle
+    options.mapper.filter_min_tri_angle = mapping.min_angle
+    options.triangulation.min_angle = mapping.min_angle
 
 
 def extract_features(photos: Path, groups: Sequence[Sequence[str]], database: Path, camera_model: str) -> int:
@@ -67,7 +91,7 @@ def extract_features(photos: Path, groups: Sequence[Sequence[str]], database: Pa
     groups: file names; the photos of a group share one camera, whose focal length starts from EXIF where the
     first of them has it. Returns the median number of features per photo.
     """
-    with _quiet() as pycolmap:
+    with quiet() as pycolmap:
         reader = pycolmap.ImageReaderOptions()
         reader.camera_model = camera_model
         options = pycolmap.FeatureExtractionOptions()
@@ -107,11 +131,11 @@ def match_features(database: Path, pairs: Sequence[tuple[str, str]]) -> int:
     pairs that have a common geometry.
     """
     listed = database.with_suffix(".pairs")
-    with _quiet() as pycolmap:
+    with quiet() as pycolmap:
         matching = pycolmap.FeatureMatchingOptions()
         matching.use_gpu = False
         verification = pycolmap.TwoViewGeometryOptions()
-        verification.ransac.random_seed = _SEED
+        verification.ransac.random_seed = SEED
         pairing = pycolmap.ImportedPairingOptions()
         pairing.match_list_path = listed
         with tqdm(total=len(pairs), desc="matching", unit="pair", leave=False) as bar:
@@ -127,19 +151,22 @@ def match_features(database: Path, pairs: Sequence[tuple[str, str]]) -> int:
             return sum(count > 0 for count in opened.read_two_view_geometry_num_inliers()[1])
 
 
-def reconstruct(database: Path, photos: Path, folder: Path, count: int) -> SfmSummary:
+def reconstruct(
+    database: Path, photos: Path, folder: Path, count: int, mapping: MappingOptions = _FREE_PHOTOS
+) -> SfmSummary:
     """Estimate cameras and points from a matched database; write the largest model to `folder` (COLMAP
     binary).
 
     photos: folder of the photos, for the points' colours. count: how many photos there are. Raises UserError
     when fewer than 3, or fewer than half of them, find a place in one model.
     """
-    with _quiet() as pycolmap:
+    with quiet() as pycolmap:
         options = pycolmap.IncrementalPipelineOptions()
         options.min_model_size = _MIN_MODEL
         options.num_threads = 1 if count <= _REPRODUCIBLE else -1
         for part in (options, options.mapper, options.triangulation):
-            part.random_seed = _SEED
+            part.random_seed = SEED
+        _apply(mapping, options)
         scratch = folder.with_name(folder.name + ".models")
         scratch.mkdir()
         with tqdm(total=count, desc="cameras", unit="photo", leave=False) as bar:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from dataloader.plain_pickle import MALFORMED, ForbiddenError, array_numbers, load_plain
+from dataloader.plain_pickles import array_numbers, load_plain, opening_plain
 
 
 class _Array:
@@ -73,18 +73,8 @@ def _numbers(entry: Any) -> NDArray[np.float64]:
 
 def _entries(path: Path) -> list[Any]:
     """What a file holds per scene."""
-    try:
-        with path.open("rb") as file:
-            return _read(file)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: it holds the cameras (or names) of the scenes") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error})") from None
-    except ForbiddenError as error:
-        raise UserError(f"{path} asks for {error}, which no camera needs: do not trust this file") from None
-    except MALFORMED as error:
-        reason = str(error) or type(error).__name__
-        raise UserError(f"{path} is cut off or no array ({reason}): copy it again") from None
+    with opening_plain(path, "list of cameras or scenes") as file:
+        return _read(file)
 
 
 def _read(file: BinaryIO) -> list[Any]:

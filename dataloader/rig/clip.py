@@ -29,7 +29,7 @@ class Clip:
     name: str
     names: list[str]
     cameras: list[Cameras]
-    bounds: list[tuple[float, float]]
+    bounds: Sequence[tuple[float, float]]
     photos: Sequence[Sequence[ImageSource]]
     frames: Sequence[int] = ()
     plates: Sequence[ImageSource] | None = None

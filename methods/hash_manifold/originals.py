@@ -25,7 +25,11 @@ def original_cameras(cameras: Cameras) -> Cameras:
 
 
 def find_checkpoint(folder: Path) -> Path | None:
-    """The original's checkpoint in a folder: its latest epoch, else `best.pth.tar`, else None."""
+    """The original's checkpoint in a folder (its latest epoch, else `best.pth.tar`, else None), or the file
+    itself.
+    """
+    if folder.is_file():
+        return folder
     epochs = sorted(folder.glob("epoch:*.pth.tar"))
     best = folder / "best.pth.tar"
     return epochs[-1] if epochs else best if best.is_file() else None

@@ -82,10 +82,12 @@ class Original:
 
 def find_file(folder: Path) -> Path | None:
     """The weights file of an original in a folder (of several `.pt` the last by name, as the official code
-    takes it); None if there is none.
+    takes it), or the file itself; None if there is none.
 
     Raises UserError when there are several `.ckpt`.
     """
+    if folder.is_file():
+        return folder
     files = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES)
     light = [path for path in files if path.suffix == ".ckpt"]
     if len(light) > 1:

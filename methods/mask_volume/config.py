@@ -44,7 +44,7 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         if self.crop < 0 or self.max_scale < 1:
             raise UserError(
-                f"model.augment: crop {self.crop} must be at least 0 and max_scale {self.max_scale} at least 1"
+                f"model.augment: crop {self.crop} must be at least 0, max_scale {self.max_scale} at least 1"
             )
 
 
@@ -54,13 +54,14 @@ class RenderConfig:
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the networks; norms stay in float32
     backend: Literal["auto", "compiled", "triton", "twin"] = "auto"  # of the plane renderer
-    plain: bool = False  # networks as the tables say them, plates encoded every time: slower, the same result
+    plain: bool = False  # networks as the tables say them, plates encoded every time: slower, the same views
 
 
 @dataclass
 class MaskVolumeConfig:
     """The model: planes, networks, and how both are used."""
 
+    checkpoint: str = ""  # weights to test and film with where -r names none: a file or folder
     stage: Literal["mpi", "mask"] = "mask"  # mpi: the first network alone, for static scenes
     views: int = 2  # sources of a multi-plane image, the first of them its reference
     width: int = 8  # channels of the networks' first layer
@@ -72,6 +73,8 @@ class MaskVolumeConfig:
     premultiplied: bool = True  # mix and warp colours multiplied by alpha
     own_colours: bool = True  # a photo that does not reach a voxel gives it no colour
     backdrop: bool = True  # the farthest plane is opaque and has no edge
+    stored: str = ""  # folder of LLFF's multi-plane image to show in place of photos (-i FOLDER)
+    page: tuple[str, ...] = ()  # what videos write of the planes: html, llff (--mpi)
     sampler: ViewsConfig = field(default_factory=ViewsConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loss: LossConfig = field(default_factory=LossConfig)

@@ -78,7 +78,7 @@ def upsampled_conv_twin(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def upsampled_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """As the twin, on the coarse grid: every output position sees 2x2x2 coarse ones, by one of 8 small kernels.
+    """As the twin, on the coarse grid: an output position sees 2x2x2 coarse ones, by one of 8 small kernels.
 
     8 multiplications in place of 27 per output and channel (sub-pixel convolution, Shi et al. 2016).
     """

@@ -52,19 +52,22 @@ class PlanesSample:
         )
 
 
-def plane_bounds(scene: Scene, config: MaskVolumeConfig) -> tuple[float, float]:
-    """Depths of the nearest and the farthest plane: 0.9 of the least and twice the largest bound of all
-    cameras of the scene; those of the settings where it has none.
-    """
+def scene_bounds(scene: Scene) -> Tensor | None:
+    """[2] float64: the nearest and the farthest bound of all cameras of a scene; None where it has none."""
     bounds = [record.bounds for record in scene.records if record.bounds is not None]
     if not bounds:
-        return config.near, config.far
-    return NEAR_FACTOR * min(near for near, _ in bounds), FAR_FACTOR * max(far for _, far in bounds)
+        return None
+    return torch.tensor([min(near for near, _ in bounds), max(far for _, far in bounds)]).double()
 
 
-def with_bounds(views: Views, bounds: tuple[float, float]) -> Views:
-    """The views with planes between these depths."""
-    return replace(views, bounds=torch.tensor(bounds, dtype=torch.float64).expand(*views.cameras.shape, 2))
+def plane_range(bounds: Tensor | None, config: MaskVolumeConfig) -> Tensor:
+    """[2] float64 depths of the nearest and the farthest plane: 0.9 of the least and twice the largest bound
+    [..., 2]; those of the settings where there are none.
+    """
+    if bounds is None:
+        return torch.tensor([config.near, config.far], dtype=torch.float64)
+    near, far = bounds.double().reshape(-1, 2).unbind(-1)
+    return torch.stack([NEAR_FACTOR * near.min(), FAR_FACTOR * far.max()])
 
 
 @dataclass
@@ -96,7 +99,7 @@ class PlanesSamples:
         views = augmented(views, self.config.augment, seed)
         if self.config.stage == "mask" and views.background is None:
             raise UserError(f"scene {self.scenes.key(index)} has no plates (background): {_PLATES}")
-        bounds = torch.tensor(plane_bounds(scene, self.config), dtype=torch.float64)
+        bounds = plane_range(scene_bounds(scene), self.config)
         return PlanesSample(views[:-1], views[-1:], bounds[None], [seed])
 
     def _choose(self, index: int, seed: int) -> tuple[Scene, list[int]]:
@@ -176,7 +179,9 @@ def augmented(views: Views, config: AugmentConfig, seed: int) -> Views:
         mode = list(COLOURS)[int(torch.randint(0, len(COLOURS), (), generator=draw))]
         low, high = COLOURS[mode]
         shift = low + (high - low) * float(torch.rand((), generator=draw, dtype=torch.float64))
-        views = replace(views, images=change_colour(views.images, mode, shift if mode == "hue" else 1 + shift))
+        views = replace(
+            views, images=change_colour(views.images, mode, shift if mode == "hue" else 1 + shift)
+        )
     return views
 
 

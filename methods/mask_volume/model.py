@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from geometry.cameras import Cameras
-from geometry.planes import OUT_OF_VIEW, in_view, sweep
+from geometry.planes import OUT_OF_VIEW, Beyond, in_view, sweep
 from methods.mask_volume.config import MaskVolumeConfig
-from methods.mask_volume.network import MaskNet, MpiNet, Part, UNet3d
+from methods.mask_volume.network import PLAIN, Forms, MaskNet, MpiNet, Part, UNet3d
 
 
 @dataclass
@@ -65,6 +65,12 @@ class PlaneModel(nn.Module):
         self.mpi_net = MpiNet(config.views, config.width)
         self.mask_net = MaskNet(config.views, config.width) if config.stage == "mask" else None
 
+    def set_plain(self, plain: bool) -> None:
+        """Whether the networks run as the tables say them."""
+        for net in (self.mpi_net, self.mask_net):
+            if net is not None:
+                net.forms = PLAIN if plain else Forms()
+
     def frame(self, reference: Cameras, depths: Tensor) -> Frame:
         """The planes of reference cameras [B], with the margin that the settings ask for."""
         height, width = reference.height, reference.width
@@ -74,7 +80,7 @@ class PlaneModel(nn.Module):
     def sweep(self, images: Tensor, cameras: Cameras, frame: Frame) -> Swept:
         """Photos [B, V, 3, h, w] and their cameras [B, V] through the planes."""
         sampling, own = self.config.sampling, self.config.own_colours
-        beyond = "edge" if own else "flag"
+        beyond: Beyond = "edge" if own else "flag"
         first = sweep(images[:, :1], cameras[:, :1], frame.reference, frame.depths[:, :1], sampling, beyond)
         others = sweep(images[:, 1:], cameras[:, 1:], frame.reference, frame.depths, sampling, beyond)
         reach = in_view(cameras, frame.reference, frame.depths) if own else None

@@ -1,7 +1,7 @@
 """The 3D U-Net of both networks, and their heads (specs/mask_volume 2).
 
-The same weights run in two forms that agree: `forward` as the tables say it, and `respond`, which takes a
-volume in parts and uses the cheaper forms of its convolutions.
+The same weights run in several forms that agree (`Forms`); `response` and `after_first` together are
+`forward` for volumes that come in parts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from methods.mask_volume.convolutions import constant_conv, conv3d, upsampled_conv, upsampled_conv_twin
+from methods.mask_volume.convolutions import (
+    constant_conv,
+    constant_conv_twin,
+    conv3d,
+    upsampled_conv,
+    upsampled_conv_twin,
+)
+
+
+@dataclass(frozen=True)
+class Forms:
+    """How convolutions are computed; the result is the same.
+
+    one_dnn: always by oneDNN on a CPU. subpixel: those after upsampling on the coarse grid. constant: those
+    of images that are the same on all planes in two dimensions.
+    """
+
+    one_dnn: bool = True
+    subpixel: bool = True
+    constant: bool = True
+
+
+PLAIN = Forms(one_dnn=False, subpixel=False, constant=False)  # as the tables say them
 
 
 class Block(nn.Module):
@@ -24,9 +46,16 @@ class Block(nn.Module):
         self.conv = nn.Conv3d(inputs, outputs, size, stride, size // 2)
         self.norm = None if bare else nn.GroupNorm(1, outputs)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, one_dnn: bool = True) -> Tensor:
         conv = self.conv
+        if not one_dnn:
+            return self.finish(conv(x))
         return self.finish(conv3d(x, conv.weight, conv.bias, conv.stride[0], int(conv.padding[0])))
+
+    @property
+    def bias(self) -> Tensor:
+        assert self.conv.bias is not None
+        return self.conv.bias
 
     def finish(self, x: Tensor) -> Tensor:
         """What follows the convolution, whose result may be overwritten."""
@@ -70,10 +99,11 @@ class UNet3d(nn.Module):
         self.conv7_1 = Block(4 * w, 2 * w)
         self.conv7_2 = Block(2 * w, w)
         self.conv7_3 = Block(w, outputs, bare=True)
-        self.subpixel = True  # False: upsampled convolutions as the tables say them
+        self.forms = Forms()
 
     def forward(self, volume: Tensor) -> Tensor:
-        return self.after_first(self.conv1_1.conv(volume), volume.shape[-3:])
+        response = self.response([Part(0, volume=volume)], volume.shape[2], bias=True)
+        return self.after_first(response, volume.shape[-3:])
 
     def response(self, parts: Sequence[Part], planes: int, bias: bool = False) -> Tensor:
         """The first convolution of some channels alone [B, width, D, H, W]; over all parts they add up to it.
@@ -86,29 +116,35 @@ class UNet3d(nn.Module):
             given = part.volume if part.image is None else part.image
             assert given is not None
             kernel = weight[:, part.first : part.first + given.shape[1]]
-            if part.image is None:
-                made = conv3d(given, kernel, None, padding=kernel.shape[-1] // 2)
-            else:
-                made = constant_conv(given, planes, kernel)
+            made = self._convolve(given, kernel, planes)
             total = made if total is None else total + made
         assert total is not None
-        return total + self.conv1_1.conv.bias[:, None, None, None] if bias else total
+        return total + self.conv1_1.bias[:, None, None, None] if bias else total
+
+    def _convolve(self, given: Tensor, kernel: Tensor, planes: int) -> Tensor:
+        """A volume, or an image in place of one, with the first layer's kernel."""
+        if given.ndim == 4:
+            return (constant_conv if self.forms.constant else constant_conv_twin)(given, planes, kernel)
+        convolve = conv3d if self.forms.one_dnn else functional.conv3d
+        return convolve(given, kernel, None, 1, kernel.shape[-1] // 2)
 
     def after_first(self, response: Tensor, size: Sequence[int]) -> Tensor:
         """From the first convolution's result (which may be overwritten) to the output of size (D, H, W)."""
-        c1 = self.conv1_2(self.conv1_1.finish(response))
-        c2 = self.conv2_2(self.conv2_1(c1))
-        c3 = self.conv3_2(self.conv3_1(c2))
-        c4 = self.conv4_2(self.conv4_1(c3))
-        c5 = self.conv5_2(self._up(self.conv5_1, c4, c3))
-        c6 = self.conv6_2(self._up(self.conv6_1, c5, c2))
-        return _cut(self.conv7_3(self.conv7_2(self._up(self.conv7_1, c6, c1))), size)
+        own = self.forms.one_dnn
+        c1 = self.conv1_2(self.conv1_1.finish(response), own)
+        c2 = self.conv2_2(self.conv2_1(c1, own), own)
+        c3 = self.conv3_2(self.conv3_1(c2, own), own)
+        c4 = self.conv4_2(self.conv4_1(c3, own), own)
+        c5 = self.conv5_2(self._up(self.conv5_1, c4, c3), own)
+        c6 = self.conv6_2(self._up(self.conv6_1, c5, c2), own)
+        c7 = self.conv7_2(self._up(self.conv7_1, c6, c1), own)
+        return _cut(self.conv7_3(c7, own), size)
 
     def _up(self, block: Block, coarse: Tensor, skip: Tensor) -> Tensor:
         """Join features, grow them by 2 and convolve."""
         joined = torch.cat([_cut(coarse, skip.shape[-3:]), skip], 1)
-        convolve = upsampled_conv if self.subpixel else upsampled_conv_twin
-        return block.finish(convolve(joined, block.conv.weight, block.conv.bias))
+        convolve = upsampled_conv if self.forms.subpixel else upsampled_conv_twin
+        return block.finish(convolve(joined, block.conv.weight, block.bias))
 
 
 def _cut(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -132,7 +168,7 @@ class MpiNet(UNet3d):
 
 
 class MaskNet(UNet3d):
-    """Plane sweeps of V views and of their V plates [B, 6V, D, H, W] -> logits of the mask [B, 1, D, H, W]."""
+    """Plane sweeps of V views and of their plates [B, 6V, D, H, W] -> logits of the mask [B, 1, D, H, W]."""
 
     def __init__(self, views: int = 2, width: int = 8) -> None:
         super().__init__(6 * views, 1, width)

@@ -155,10 +155,13 @@ def infer_config(weights: Mapping[str, Tensor]) -> NetworkConfig:
 
 
 def find_file(folder: Path) -> Path | None:
-    """The original's checkpoint in a folder: its only .pt file, `invisible-stitch.pt` before others.
+    """The original's checkpoint in a folder: its only .pt file, `invisible-stitch.pt` before others; or the
+    file itself.
 
     Raises UserError where there are several to choose from.
     """
+    if folder.is_file():
+        return folder
     files = sorted(folder.glob("*.pt"))
     published = [file for file in files if file.name == "invisible-stitch.pt"]
     if len(published or files) > 1:

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from common.errors import UserError
+from dataloader.h5_images import close_all
 from dataloader.re10k.examples import scene_of
 from dataloader.re10k.stack_h5 import stack_h5
 from dataloader.re10k.stacked import StackedScenes
@@ -113,6 +114,7 @@ def test_ours(tmp_path: Path) -> None:
     cameras = own.scene(1).cameras()
     torch.testing.assert_close(cameras.K, scene_of(examples[1], "").cameras().K)
     assert own.scene(1).names[:2] == ["000000", "000001"]
+    close_all()
     with h5py.File(tmp_path / "16x12.h5", "a") as file:
         del file["K"], file["w2c"], file["1"].attrs["key"]
     lists = StackedScenes(tmp_path / "16x12.h5")  # from int.npy, ext.npy and scenes.npy
@@ -183,7 +185,7 @@ def test_a_list_that_runs_something_is_refused(tmp_path: Path) -> None:
     path, _, _ = _original(tmp_path, [2, 3])
     mark = tmp_path / "mark"
     np.save(tmp_path / "ext.npy", _object_list([_Runs(os.system, f"touch {mark}"), 1]), allow_pickle=True)
-    with pytest.raises(UserError, match=r"ext\.npy asks for .*system, which no camera needs"):
+    with pytest.raises(UserError, match=r"ext\.npy asks for .*system, which no list of cameras"):
         StackedScenes(path)
     assert not mark.exists()
 
@@ -193,7 +195,7 @@ def test_lists_that_are_cut_off(tmp_path: Path) -> None:
     data = (tmp_path / "int.npy").read_bytes()
     for length in range(0, len(data) - 1, 31):
         (tmp_path / "int.npy").write_bytes(data[:length])
-        with pytest.raises(UserError, match=r"int\.npy is cut off or no array") as caught:
+        with pytest.raises(UserError, match=r"int\.npy is cut off or no list") as caught:
             StackedScenes(path)
         assert "\n" not in str(caught.value)
 
@@ -219,7 +221,7 @@ def _delete_all(file: Any) -> None:
     ("spoil", "message"),
     [
         (lambda root: (root / "int.npy").unlink(), r"holds no cameras \(groups K, w2c\), nor does int\.npy"),
-        (lambda root: (root / "ext.npy").unlink(), r"ext\.npy does not exist"),
+        (lambda root: (root / "ext.npy").unlink(), r"ext\.npy cannot be read"),
         (lambda root: (root / "16x12.h5").unlink(), r"16x12\.h5 does not exist"),
         (lambda root: (root / "16x12.h5").write_bytes(b"no file"), r"16x12\.h5 cannot be read"),
         (_save("int.npy", [[np.eye(3)] * 2]), r"int\.npy is of 1 scenes, 16x12\.h5 holds 2"),

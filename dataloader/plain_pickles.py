@@ -1,4 +1,4 @@
-"""Pickles of plain data, read without running anything that they hold.
+"""Pickles of numbers, texts and containers, read without running anything that they hold.
 
 A pickle may name any function to be called. Here only the few names that numbers and containers need are
 known, and even those are our own stand-ins: nothing of NumPy runs on what a file says.
@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from common.errors import UserError
+
 _NUMBERS = "biuf"  # kinds of NumPy types that are numbers
 
 
-class ForbiddenError(Exception):
+class _Forbidden(Exception):  # noqa: N818 (it never leaves this module)
     """A pickle names something that is not allowed; the message is what."""
 
 
-# What else may be raised by a file that is no pickle, or cut off.
-MALFORMED = (
+# what a file that is no pickle, or cut off, may raise
+_MALFORMED = (
     *(pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError, ImportError),
     *(ArithmeticError, MemoryError, RecursionError),
 )
@@ -42,10 +46,10 @@ class PickledType:
         return self.name.startswith("O")
 
     def open(self) -> np.dtype:
-        """The type itself. Raises ForbiddenError unless it is one of numbers."""
+        """The type itself. It must be one of numbers."""
         kind = np.dtype(self.order + self.name.lstrip("<>|="))
         if kind.kind not in _NUMBERS:
-            raise ForbiddenError(f"the numpy type {self.name}")
+            raise _Forbidden(f"the numpy type {self.name}")
         return kind
 
 
@@ -58,18 +62,47 @@ class PickledArray(Protocol):
 
 
 def array_numbers(state: tuple) -> NDArray[Any]:
-    """The array that a `PickledArray` of numbers stands for. Raises ForbiddenError for one of objects."""
+    """The array that a `PickledArray` of numbers stands for; one of objects is refused as no plain data."""
     _, shape, kind, fortran, data = state
     if not isinstance(kind, PickledType) or not isinstance(data, (bytes, bytearray)):
-        raise ForbiddenError("a numpy array of objects")
+        raise _Forbidden("a numpy array of objects")
     return np.frombuffer(data, kind.open()).reshape(shape, order="F" if fortran else "C")
 
 
-def load_plain(file: BinaryIO, array: type[PickledArray]) -> Any:
-    """Numbers, texts, containers and `array`s of the pickle that a file goes on with.
+class _Lists(list):
+    """Stands for a `numpy.ndarray` of numbers, as nested lists."""
 
-    Raises ForbiddenError where it names anything else, `MALFORMED` where it is cut off or no pickle.
+    def __setstate__(self, state: tuple) -> None:
+        self[:] = np.atleast_1d(array_numbers(state)).tolist()
+
+
+def read_plain_pickle(path: Path, kind: str) -> Any:
+    """What a pickle holds: numbers, texts, lists, tuples and dicts only; arrays become lists.
+
+    kind: what the file should be ('split file'), for messages. All of it lives in memory. Raises UserError
+    when the file is missing, cut off, or names anything that such data do not need.
     """
+    with opening_plain(path, kind) as file:
+        return load_plain(file, _Lists)
+
+
+@contextmanager
+def opening_plain(path: Path, kind: str) -> Iterator[BinaryIO]:
+    """An open file for `load_plain`, whose failures become UserErrors (see `read_plain_pickle`)."""
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): give the path of a {kind}") from None
+    except _Forbidden as error:
+        raise UserError(f"{path} asks for {error}, which no {kind} needs: do not trust this file") from None
+    except _MALFORMED as error:
+        reason = str(error) or type(error).__name__
+        raise UserError(f"{path} is cut off or no {kind} ({reason}): copy it again") from None
+
+
+def load_plain(file: BinaryIO, array: type[PickledArray]) -> Any:
+    """What the pickle that an open file goes on with holds; NumPy's arrays as `array`s."""
     return _Unpickler(file, array).load()
 
 
@@ -86,11 +119,11 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._allowed:
-            raise ForbiddenError(f"{module}.{name}")
+            raise _Forbidden(f"{module}.{name}")
         return self._allowed[module, name]
 
     def persistent_load(self, pid: Any) -> NoReturn:
-        raise ForbiddenError("an object outside the file")
+        raise _Forbidden("an object outside the file")
 
 
 def _numpy_names(array: type[PickledArray]) -> dict[tuple[str, str], Any]:
@@ -113,12 +146,12 @@ def _numpy_names(array: type[PickledArray]) -> dict[tuple[str, str], Any]:
 
 def _scalar(kind: Any, data: Any) -> float:
     if not isinstance(kind, PickledType) or not isinstance(data, bytes):
-        raise ForbiddenError("a numpy object")
+        raise _Forbidden("a numpy object")
     return np.frombuffer(data, kind.open())[0].item()
 
 
 def _latin1(text: str, encoding: str = "latin1") -> bytes:
     """How pickles of protocols below 3 write bytes."""
     if encoding != "latin1":
-        raise ForbiddenError(f"_codecs.encode to {encoding}")
+        raise _Forbidden(f"_codecs.encode to {encoding}")
     return text.encode("latin1")
