@@ -96,13 +96,13 @@ def _chunks(roots: list[str], cache: str) -> dict[str, SceneSet]:
 
 def _stacks(root: Path) -> dict[str, SceneSet]:
     """Sets of clips stacked in HDF5 files; none where there is no such file."""
-    from dataloader.re10k.stacked import StackedScenes, stack_file
+    from dataloader.re10k.stacked import StackedScenes, stacked_file
 
-    whole = stack_file(root)
+    whole = stacked_file(root)
     if whole is not None:
         return dict.fromkeys(SPLITS, StackedScenes(whole))
     folders = {"train": ["train"], "test": ["test", "val"]}
-    found = {split: [stack_file(root / name) for name in names] for split, names in folders.items()}
+    found = {split: [stacked_file(root / name) for name in names] for split, names in folders.items()}
     first = {split: next(filter(None, paths), None) for split, paths in found.items()}
     return {split: StackedScenes(path) for split, path in first.items() if path is not None}
 

@@ -122,7 +122,7 @@ def _cameras(K: NDArray[Any], w2c: NDArray[Any], size: ImageSize, source: str) -
     return cameras
 
 
-def stack_file(root: Path) -> Path | None:
+def stacked_file(root: Path) -> Path | None:
     """The stack that a path is or that its folder holds; None where there is none.
 
     Raises UserError where there are several.

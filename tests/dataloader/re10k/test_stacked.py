@@ -256,3 +256,13 @@ def test_bad_scenes(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message):
             StackedScenes(path).scene(1)
         StackedScenes(path).scene(0)
+
+
+def test_cameras_must_fit_the_frames_of_our_files_too(tmp_path: Path) -> None:
+    example = make_example(0, size=SIZE)
+    stack_h5([("room", lambda: example)], tmp_path, SIZE, min_frames=2)
+    with h5py.File(tmp_path / "16x12.h5", "a") as file:
+        del file["K/0"]
+        file["K/0"] = np.eye(3)[None].repeat(3, 0)
+    with pytest.raises(UserError, match=r"has 5 frames, its K are \(3, 3, 3\)"):
+        StackedScenes(tmp_path / "16x12.h5").scene(0)
