@@ -140,7 +140,7 @@ def _blend(texels, count, stride, scratch, through, total, premultiplied, alphas
 
 @kernel
 def _dim(through, disparity, alphas, count, value, slope):
-    """Sum up disparity (value + slope * i), and let through what the plane does. Returns whether it is any."""
+    """Sum up disparity (value + slope * i) and let through what the plane does. Whether it is any."""
     one, tiny = through.dtype.type(1), through.dtype.type(_TINY)
     value, slope = through.dtype.type(value), through.dtype.type(slope)
     dark, bright = through.dtype.type(DARK), 0
