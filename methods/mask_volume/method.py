@@ -78,6 +78,7 @@ class MaskVolume(Method):
     Config = MaskVolumeConfig
     trains = True
     keeps_frozen = True
+    reuses_moments = True
     weights_hint = "train both stages (docs/mask_volume.md), or put a published .ckpt into that folder"
 
     def __init__(self, config: MaskVolumeConfig, model: PlaneModel) -> None:
