@@ -31,7 +31,8 @@ def open_scene_sets(data: DataSettings) -> SceneSets:
 
     root: 'builtin:rooms' (the rooms of `data.rooms`); a folder of RealEstate10K chunks, or an
     `s3://` or `http(s)://` one; several of them with commas between; a folder of scene folders, or of
-    'train/' and 'test/' folders of them; the output of the official conversion. index: evaluation index;
+    'train/' and 'test/' folders of them; the output of the official conversion; a folder with
+    `WIDTHxHEIGHT.h5` (`stack_h5`), or 'train/' and 'test/' folders with one each. index: evaluation index;
     empty leaves the tasks to the set, which rooms alone have. Raises UserError for anything else.
     """
     if not data.root:
@@ -93,12 +94,18 @@ def _chunks(roots: list[str], cache: str) -> dict[str, SceneSet]:
 
 
 def _folders(root: Path, data: DataSettings) -> dict[str, SceneSet]:
-    """Sets of an official conversion or of scene folders."""
+    """Sets of an HDF5 file of frames, an official conversion or scene folders."""
     from dataloader.folder_scenes import FolderScenes, split_folders
     from dataloader.re10k.official import LIST, OfficialScenes
+    from dataloader.re10k.stacked import StackedScenes, stacked_file
 
     if not root.is_dir():
         raise UserError(f"data.root: {root} is no folder")
+    stacked = {split: path for split in SPLITS if (path := stacked_file(root / split)) is not None}
+    if stacked:
+        return {split: StackedScenes(path) for split, path in stacked.items()}
+    if (only := stacked_file(root)) is not None:
+        return dict.fromkeys(SPLITS, StackedScenes(only))
     if (root / LIST).is_file():
         scenes = OfficialScenes(root)
         return dict.fromkeys(SPLITS, scenes)

@@ -81,6 +81,10 @@ class ClipScenes:
         clip = bisect.bisect_right(self._ends, index)
         return clip, index - (self._ends[clip - 1] if clip else 0)
 
+    def clip_name(self, clip: int) -> str:
+        """What files and messages call a clip."""
+        return self.clips[clip].name
+
     def key(self, index: int) -> str:
         """The number of the moment ('00007'), after the clip's name where there are several."""
         clip, moment = self.moment(index)
