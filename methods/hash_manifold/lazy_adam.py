@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from methods.hash_manifold.grid.threads import run_all
+from geometry.threads import run_all
 
 _CHUNK = 1 << 16  # rows per job
 _Tables = tuple[Tensor, Tensor, Tensor]  # values and both moments, [R, F]

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from geometry.threads import Job, run_all
 from methods.hash_manifold.grid.buffers import BUFFERS
 from methods.hash_manifold.grid.layout import GridLayout
-from methods.hash_manifold.grid.threads import Job, run_all
 
 if TYPE_CHECKING:
     from types import ModuleType

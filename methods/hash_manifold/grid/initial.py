@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from methods.hash_manifold.grid.threads import run_all
+from geometry.threads import run_all
 
 _MULTIPLIER = 6364136223846793005
 _INCREMENT = 3  # 2 * stream + 1, stream 1
