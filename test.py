@@ -100,17 +100,12 @@ def compared(words: str, own: str, scene: Data) -> Iterator[tuple[str, Method]]:
     for word in filter(None, words.split(",")):
         if word == "all":
             kinds = {name: method_class(name) for name in BASELINES if name != own}
-            names = [name for name, kind in kinds.items() if not kind.trains and serves(kind, scene)]
+            names = [name for name, kind in kinds.items() if not kind.trains and kind.serves(scene)]
             yield from ((name, untrained(name, scene)) for name in names)
         elif word not in METHODS and Path(word).is_dir():
             yield from_folder(Path(word), scene)
         else:
             yield word, untrained(word, scene)
-
-
-def serves(kind: type[Method], scene: Data) -> bool:
-    """Whether a method can be evaluated on such data."""
-    return not (kind.needs_scene and isinstance(scene, SceneSets))
 
 
 def from_folder(folder: Path, scene: Data) -> tuple[str, Method]:
@@ -127,7 +122,7 @@ def untrained(name: str, scene: Data) -> Method:
     kind = method_class(name)
     if kind.trains:
         raise UserError(f"--compare {name}: it is trained, so name the folder that holds its iter_N")
-    if not serves(kind, scene):
+    if not kind.serves(scene):
         raise UserError(f"--compare {name}: it is made for a single scene, and {scene.name} has many")
     return kind.create(build(kind.Config, {}), scene)
 

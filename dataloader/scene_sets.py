@@ -62,6 +62,10 @@ class FilmedScenes(SceneSet, Protocol):
         """Which video scene `index` is of, and its place in it, both from 0."""
         ...
 
+    def clip_name(self, clip: int) -> str:
+        """What files and messages call a video."""
+        ...
+
 
 @dataclass
 class OneScene:
@@ -112,3 +116,8 @@ class SceneSets:
         if name not in self.splits:
             raise UserError(f"{self.name} has no split {name!r}; it has {', '.join(sorted(self.splits))}")
         return self.splits[name]
+
+
+def has_clips(data: Any) -> bool:
+    """Whether what a script starts from are videos by rigs of static cameras."""
+    return isinstance(data, SceneSets) and any(isinstance(s, FilmedScenes) for s in data.splits.values())

@@ -82,7 +82,7 @@ def scene_path(
         scale *= width
         options |= {"orbit": {"angle": 30.0 * width}, "spiral": {"max_trans": _SPIRAL_REACH}}.get(path, {})
     elif path == "llff_spiral":
-        options["bounds"] = _bounds(scene)
+        options["bounds"] = scene_bounds(scene)
     return PATHS[path](reference, scale, **options), None
 
 
@@ -124,7 +124,7 @@ def _view_width(camera: Cameras) -> float:
     return max(camera.width, camera.height) / float(camera.focal.mean()) / (256 / 80)
 
 
-def _bounds(scene: Scene) -> tuple[float, float] | None:
+def scene_bounds(scene: Scene) -> tuple[float, float] | None:
     """The nearest and farthest bound of a scene whose format has them for every view."""
     bounds = [record.bounds for record in scene.records if record.bounds is not None]
     if len(bounds) < len(scene):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,8 @@ from common.cli import progress
 from common.errors import UserError
 from dataloader.pairs import PairData
 from dataloader.scene import Batch, Scene
-from dataloader.scene_sets import SceneSets
+from dataloader.scene_sets import FilmedScenes, SceneSets
+from engine.clip_evaluation import ClipEvaluation
 from engine.config import DataConfig
 from engine.data import source_views, target_batches
 from engine.device import clock
@@ -25,13 +26,25 @@ from engine.method import Evaluation, Method
 from engine.metrics import ImageMetrics
 from engine.pairs import pair_batches
 from engine.reports import SHEET_ROWS, Picture, Report
+from engine.rig_metrics import ClipScores, region_picture
+from engine.rig_regions import Regions
 from engine.set_scores import Accumulator
-from engine.tasks import Loaded, Tasks, find_tasks, load_tasks
+from engine.tasks import Loaded, Tasks, ViewsOf, find_tasks, load_tasks
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Work:
+    """A task as one variant has it. chosen: its sources, positions in `loaded.source`. scene: its index."""
+
+    loaded: Loaded
+    chosen: list[int]
+    variant: int
+    scene: int
 
 
 @dataclass
@@ -44,7 +57,7 @@ class Evaluator:
     images of every so many-th task). accelerator: of several processes, each of which takes its share of the
     targets; the first one's report then has all rows. tasks: on sets of scenes; None takes those of the split
     `data.target`. framing: the method by whose `views` photos of sets are framed, so that all methods are
-    scored on the same pixels; None: by each method's own.
+    scored on the same pixels; None: by each method's own. plate_depths: of clips, as estimated so far.
     """
 
     scene: Scene | PairData | SceneSets
@@ -60,6 +73,7 @@ class Evaluator:
     unnamed: str = ""  # the method whose renders of pairs and tasks lie in generations/ itself
     tasks: Tasks | None = None
     framing: Method | None = None
+    plate_depths: dict[int, dict[str, Tensor]] = field(default_factory=dict)
 
     def evaluate(self, name: str, method: Method, accumulators: Sequence[Accumulator] = ()) -> Report:
         """Render and score every target. accumulators: scores of pairs as a set."""
@@ -70,12 +84,13 @@ class Evaluator:
     ) -> list[Report]:
         """Likewise, with a report per variant of the tasks on sets of scenes."""
         method = method.to(self.device).eval()
+        clips = None
         rank, world = 0, 1
         if self.accelerator is not None:
             rank, world = self.accelerator.process_index, self.accelerator.num_processes
         with out_of_memory(RENDERING):
             if isinstance(self.scene, SceneSets):
-                reports = self._evaluate_sets(self.scene, name, method, rank, world)
+                reports, clips = self._evaluate_sets(self.scene, name, method, rank, world)
             else:
                 reports = [Report(name)]
                 if isinstance(self.scene, Scene):
@@ -89,6 +104,9 @@ class Evaluator:
                     f"{name} covers no pixel of any target view: do the scene's mesh and cameras fit?"
                 )
             report.pooled = {k: v for a in accumulators for k, v in a.compute().items() if k != "n"}
+        if clips is not None:
+            self._gather_clips(clips)
+            clips.finish(reports, self.metrics.missing)
         return reports
 
     def _evaluate_scene(self, scene: Scene, report: Report, method: Method, rank: int, world: int) -> None:
@@ -135,44 +153,82 @@ class Evaluator:
 
     def _evaluate_sets(
         self, sets: SceneSets, name: str, method: Method, rank: int, world: int
-    ) -> list[Report]:
+    ) -> tuple[list[Report], ClipEvaluation | None]:
         """Every target of every task, from the sources that each variant takes."""
         tasks = self.tasks or find_tasks(sets, self.data.target)
         reports = [Report(name, many_scenes=True, sources=tasks.count(v)) for v in range(tasks.variants)]
         own = tasks.share(rank, world)
         views = (self.framing or method).views
+        clips = self._clips(sets, tasks, views)
+        before = [] if clips is None else clips.lead_in(tasks, own)
         with progress(own, name, total=len(own), unit="scene") as bar, torch.no_grad():
-            for loaded in load_tasks(sets, self.data.target, tasks, own, self.data, views):
-                for report, chosen in zip(reports, loaded.chosen, strict=False):
-                    self._evaluate_task(report, method, loaded, chosen)
-                    if loaded.position == own[0] and len(own) > 1:  # it warmed the device up
-                        report.encode_seconds = report.render_seconds = 0.0
+            for loaded in load_tasks(sets, self.data.target, tasks, [*before, *own], self.data, views):
+                if clips is not None:
+                    clips.enter(loaded, tasks.tasks[loaded.position].scene)
+                for variant, chosen in enumerate(loaded.chosen):
+                    work = _Work(loaded, chosen, variant, tasks.tasks[loaded.position].scene)
+                    report = None if loaded.position in before else reports[variant]
+                    self._evaluate_task(report, method, work, clips)
+                    if report is not None and loaded.position == own[0] and len(own) > 1:
+                        report.encode_seconds = report.render_seconds = 0.0  # it warmed the device up
                         report.untimed = (len(report.rows), 1)
                 if loaded.failure:
                     self._count_unreadable(reports, loaded, len(tasks.tasks))
-                bar.update()
-        return reports
+                bar.update(loaded.position not in before)
+        return reports, clips
 
-    def _evaluate_task(self, report: Report, method: Method, loaded: Loaded, chosen: list[int]) -> None:
-        """One task, from the sources at positions `chosen`."""
+    def _clips(self, sets: SceneSets, tasks: Tasks, views: ViewsOf) -> ClipEvaluation | None:
+        """What clips need beside single scenes; None where the scenes are no clips."""
+        scenes = sets.split(self.data.target)
+        if not isinstance(scenes, FilmedScenes):
+            return None
+        scores = [ClipScores() for _ in range(tasks.variants)]
+        return ClipEvaluation(scenes, self.data, views, self.device, scores, self.plate_depths)
+
+    def _evaluate_task(
+        self, report: Report | None, method: Method, work: _Work, clips: ClipEvaluation | None
+    ) -> None:
+        """One task, from the sources of one variant. report: None for a moment that only precedes others."""
+        loaded = work.loaded
         assert loaded.source is not None
         assert loaded.target is not None
-        source, target = loaded.source[chosen].to(self.device), loaded.target
+        source, target = loaded.source[work.chosen].to(self.device), loaded.target
         started = clock(self.device)
         with torch.enable_grad():  # some methods optimise here
-            state = method.encode(source)
-        report.encode_seconds += clock(self.device) - started
+            state = method.encode(source) if clips is None else clips.encode(method, work.variant, source)
+        if report is not None:
+            report.encode_seconds += clock(self.device) - started
         for start in range(0, len(target), self.batch_size):
             part = target[start : start + self.batch_size].to(self.device)
             batch = Batch(source, part, [loaded.key] * len(part))
             evaluation = method.evaluate(batch, state, self.metrics)
-            if evaluation.rendering is not None:
-                lpips = self.metrics.networks.get("lpips_vgg")
-                further = lvsm_scores(evaluation.rendering.image, part.images, lpips)
-                for row, scores in zip(evaluation.rows, further, strict=True):
-                    row |= scores
-            indices = [(loaded.position, start + i) for i in range(len(part))]
-            self._add(report, indices, batch, evaluation)
+            regions = self._score_further(work, batch, evaluation, clips, report is not None)
+            if report is not None:
+                indices = [(loaded.position, start + i) for i in range(len(part))]
+                self._add(report, indices, batch, evaluation, regions)
+
+    def _score_further(
+        self,
+        work: _Work,
+        batch: Batch,
+        evaluation: Evaluation,
+        clips: ClipEvaluation | None,
+        counts: bool,
+    ) -> Regions | None:
+        """Add what tasks are scored by besides: of clips their regions, else as LVSM does."""
+        if evaluation.rendering is None:
+            return None
+        images, regions = evaluation.rendering.image, None
+        if clips is None:
+            lpips = self.metrics.networks.get("lpips_vgg")
+            further = lvsm_scores(images, batch.target.images, lpips)
+        else:
+            further, regions = clips.score(
+                work.variant, work.scene, batch.source, batch.target, images, counts
+            )
+        for row, scores in zip(evaluation.rows, further, strict=True):
+            row |= scores
+        return regions
 
     def _count_unreadable(self, reports: list[Report], loaded: Loaded, total: int) -> None:
         """Name a scene that cannot be read; raise UserError when there are too many of them."""
@@ -186,7 +242,14 @@ class Evaluator:
                 f"({self.data.max_bad_fraction:g}) allows; the last: {loaded.key}: {loaded.failure}"
             )
 
-    def _add(self, report: Report, indices: Sequence[Any], batch: Batch, evaluation: Evaluation) -> None:
+    def _add(
+        self,
+        report: Report,
+        indices: Sequence[Any],
+        batch: Batch,
+        evaluation: Evaluation,
+        regions: Regions | None = None,
+    ) -> None:
         """Take a batch's scores and pictures into the report."""
         report.render_seconds += evaluation.seconds
         for i, (index, row) in enumerate(zip(indices, evaluation.rows, strict=True)):
@@ -202,7 +265,8 @@ class Evaluator:
             first = not report.many_scenes or index[1] == 0  # of many scenes show one view each
             if len(report.pictures) < SHEET_ROWS and first:
                 shown = list(batch.source.images.cpu()) if report.many_scenes else []
-                report.pictures.append(Picture(index, image.cpu(), truth.cpu(), shown))
+                marked = None if regions is None else region_picture(truth.cpu(), regions, i)
+                report.pictures.append(Picture(index, image.cpu(), truth.cpu(), shown, marked))
             number = index[0] if report.many_scenes else index
             if self.folder is not None and number % self.save_every == 0:
                 self._keep(report, index, batch, i, evaluation.rendering.image[i])
@@ -241,6 +305,15 @@ class Evaluator:
                 mask = (pair.coverage >= 0.5).float().expand(3, -1, -1)
                 files[f"masks/{index}.png"] = (self.save_data, mask)
         report.unwritten += [(self.folder / name, shown) for name, (wanted, shown) in files.items() if wanted]
+
+    def _gather_clips(self, clips: ClipEvaluation) -> None:
+        """Bring what the processes pooled together."""
+        if self.accelerator is not None and self.accelerator.num_processes > 1:
+            from accelerate.utils import gather_object
+
+            for rank, others in enumerate(gather_object([clips.gathered()])):
+                if rank != self.accelerator.process_index:
+                    clips.merge(others)
 
     def _gather(self, report: Report, accumulators: Sequence[Accumulator]) -> None:
         """Bring the processes' rows, pictures and sums together, in the order of the targets."""

@@ -47,7 +47,7 @@ def read_key_values(path: Path) -> dict[str, str]:
             raise UserError(f"{path} line {number} is not 'key = value': {text!r}")
         if match[1] in found:
             raise UserError(f"{path} line {number} gives {match[1]!r} a second time: remove one")
-        found[match[1]] = _value(match[2]) or "True"
+        found[match[1]] = "True" if text == match[1] else _value(match[2])
     return found
 
 

@@ -128,8 +128,9 @@ class Method(nn.Module, ABC):
     anything to do. reads_sources: whether `encode` looks at the source photos, or only at their cameras (then
     they are not loaded). missing: why there are no weights, where a method works without (`without_weights`).
     weights_hint: how published weights are had. needs_scene: whether an instance is made for one scene, so
-    that `create` cannot do without it and it serves no sets of scenes. keeps_frozen: whether checkpoints hold
-    the weights that are not trained, too.
+    that `create` cannot do without it and it serves no sets of scenes. reuses_moments: whether the `reuse` of
+    `encode` may be its state of an earlier moment of the same clip, by the same cameras, of which it keeps
+    what does not change. keeps_frozen: whether checkpoints hold the weights that are not trained, too.
     block_classes: of the repeated parts (transformer blocks) that sharded training gathers one at a time;
     none: the method cannot be sharded.
     """
@@ -143,6 +144,7 @@ class Method(nn.Module, ABC):
     reads_sources: ClassVar[bool] = True
     weights_hint: ClassVar[str] = ""
     needs_scene: ClassVar[bool] = False
+    reuses_moments: ClassVar[bool] = False
     keeps_frozen: ClassVar[bool] = False
     block_classes: ClassVar[tuple[type[nn.Module], ...]] = ()
 
@@ -157,6 +159,13 @@ class Method(nn.Module, ABC):
         method = cls()
         method.config = config
         return method
+
+    @classmethod
+    def serves(cls, data: Any) -> bool:
+        """Whether it can be evaluated on such data."""
+        from dataloader.scene_sets import SceneSets
+
+        return not (cls.needs_scene and isinstance(data, SceneSets))
 
     @classmethod
     def from_pretrained(cls, place: str | Path, scene: Any = None) -> Self:
@@ -302,12 +311,18 @@ class Method(nn.Module, ABC):
 
     @classmethod
     def open(cls, args: argparse.Namespace, experiment: Experiment) -> Scene | PairData | SceneSets:
-        """What a script starts from; by default the scene that `data` names."""
+        """What a script starts from; by default the scene that `data` names, or the clips of a rig."""
         from dataloader.formats import open_scene
+        from dataloader.rig.sets import is_rig, open_rig_sets
 
         data = experiment.data
         if getattr(args, "inputimg", None) is not None:
             raise UserError(f"-i {args.inputimg}: this method starts from a scene, set data.root instead")
+        if data.format == "auto" and data.root and is_rig(data.root):
+            clips = open_rig_sets(data)
+            if not cls.serves(clips):
+                raise UserError(f"{cls.method_name} is made for a single scene, and {data.root} holds clips")
+            return clips
         scene = open_scene(
             data.root, data.format, images=data.images, mesh=data.mesh, hold_out_every=data.hold_out_every
         )

@@ -30,12 +30,15 @@ _NOT_SCORES = ("scene", "view", "sources", "_index")
 
 @dataclass
 class Picture:
-    """A render and the true image [3, H, W], to be shown. index: of its row. sources: it was made from."""
+    """A render and the true image [3, H, W], to be shown. index: of its row. sources: it was made from.
+    regions: a picture of the parts that are scored by themselves.
+    """
 
     index: Any
     image: Tensor
     truth: Tensor
     sources: list[Tensor] = field(default_factory=list)
+    regions: Tensor | None = None
 
 
 @dataclass
@@ -46,7 +49,7 @@ class Report:
     shows something. many_scenes: whether means are taken per scene first and then over scenes. sources: views
     given per target, where all targets have as many. unreadable: what could not be evaluated, and why.
     untimed: images and encoded source sets of the first scene, which warm the device up and are left out of
-    the times.
+    the times. definitions: of scores, besides those that all evaluations share.
     """
 
     method: str
@@ -60,6 +63,7 @@ class Report:
     sources: int | None = None
     unreadable: list[str] = field(default_factory=list)
     untimed: tuple[int, int] = (0, 0)
+    definitions: dict[str, str] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -118,7 +122,8 @@ class Report:
         why, and times.
         """
         means = {name: self.mean(name) if self.defined(name) else None for name in self.scores}
-        defined = {**DEFINITIONS, **SET_DEFINITIONS, **MEGASCENES_DEFINITIONS, **LVSM_DEFINITIONS}
+        shared = {**DEFINITIONS, **SET_DEFINITIONS, **MEGASCENES_DEFINITIONS, **LVSM_DEFINITIONS}
+        defined = {**shared, **self.definitions}
         return {
             "method": self.method,
             "n": len(self.rows),
@@ -214,11 +219,15 @@ def _tasks_sheet(reports: list[Report]) -> NDArray[np.uint8]:
         scores = [report.rows[report.pictures[i].index] for report in reports]
         rows.append([*sources, truth])
         captions.append([*("" for _ in sources), f"{scores[0]['scene']} {scores[0]['view']}"])
+        if any(shown.regions is not None for shown in most.pictures):
+            rows[-1].append(torch.ones_like(truth) if picture.regions is None else picture.regions)
+            captions[-1].append("red: moves, green: on a plate, blue: unseen")
         for report, row in zip(reports, scores, strict=True):
             render = report.pictures[i].image
             rows[-1] += [render, error_map(render, truth)]
             captions[-1] += [f"PSNR {row['psnr']:.2f} dB", "white = 0.25"]
     titles = [*(f"source {i + 1}" for i in range(columns)), "truth"]
+    titles += ["regions"] if any(shown.regions is not None for shown in most.pictures) else []
     titles += [title for report in reports for title in (report.label, "error")]
     return contact_sheet(rows, titles, captions, height=180)
 

@@ -126,7 +126,7 @@ def _joined(paths: Sequence[Path], lists: list[list[ViewTask]]) -> Tasks:
 class Loaded:
     """A task with its photos. source: those of every variant. chosen: per variant, positions in `source`.
 
-    failure: why the scene could not be read; then there is nothing else.
+    scene: what they are of. failure: why the scene could not be read; then there is nothing else.
     """
 
     position: int
@@ -135,6 +135,7 @@ class Loaded:
     target: Views | None = None
     chosen: list[list[int]] = field(default_factory=list)
     failure: str = ""
+    scene: Scene | None = None
 
 
 def load_tasks(
@@ -154,12 +155,13 @@ def load_tasks(
             source, wanted = views(scene, union, data), views(scene, list(task.target), data)
         except UserError as error:
             return Loaded(position, key, failure=str(error))
-        return Loaded(position, key, source, wanted, [[union.index(i) for i in own] for own in given])
+        chosen = [[union.index(i) for i in own] for own in given]
+        return Loaded(position, key, source, wanted, chosen, scene=scene)
 
-    return _ahead(load, positions)
+    return ahead(load, positions)
 
 
-def _ahead(function: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
+def ahead(function: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
     """`function` of the items in order, one item ahead in a thread of its own."""
     with ThreadPoolExecutor(1) as pool:
         waiting = None

@@ -37,8 +37,17 @@ class Clip:
         return named[0] if named else Path(parts.path).stem
 
 
-def read_clip(path: Path) -> Clip:
-    """Read a camera file. Raises UserError when it is missing or malformed."""
+@dataclass
+class ClipRows:
+    """A camera file as it is written. rows: [N, 18] float64 fx fy cx cy k1 k2 and w2c [3, 4] row by row."""
+
+    url: str
+    timestamps: list[int]
+    rows: Tensor
+
+
+def read_rows(path: Path) -> ClipRows:
+    """Read a camera file, exactly. Raises UserError when it is missing or malformed."""
     lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if len(lines) < 2:
         raise UserError(f"{path} holds no camera: it must be an address and a line per frame")
@@ -54,11 +63,15 @@ def read_clip(path: Path) -> Clip:
             raise UserError(f"{path}, line {number} has {len(words)} numbers, a camera has {_NUMBERS}")
     if timestamps != sorted(set(timestamps)):
         raise UserError(f"{path}: the time stamps must rise from line to line")
-    cameras = torch.tensor(rows, dtype=torch.float64).float()
-    cameras[:, 4:6] = 0  # k1, k2: the data set's are 0, and chunks have no room for others
-    if bool((torch.tensor(rows)[:, 4:6] != 0).any()):
+    return ClipRows(lines[0], timestamps, torch.tensor(rows, dtype=torch.float64))
+
+
+def read_clip(path: Path) -> Clip:
+    """Read a camera file, as chunks hold it. Raises UserError when it is missing or malformed."""
+    found = read_rows(path)
+    if bool((found.rows[:, 4:6] != 0).any()):  # k1, k2: chunks have no room for them
         raise UserError(f"{path} has lens distortion (columns 6, 7): undistort the frames first")
-    return Clip(path.stem, lines[0], timestamps, cameras)
+    return Clip(path.stem, found.url, found.timestamps, found.rows.float())
 
 
 def read_clips(folder: Path) -> list[Path]:

@@ -149,7 +149,7 @@ def _read(name: str, text: str, default: Any) -> Any:
         raise UserError(
             f"the original's config file has {name} = {text}: it must be like {default}"
         ) from None
-    return None if text == "None" else text
+    return None if text in ("", "None") else text
 
 
 def _renderer(values: Mapping[str, Any]) -> dict[str, Any]:

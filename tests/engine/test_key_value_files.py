@@ -32,7 +32,7 @@ def test_lines_are_read_as_text(tmp_path: Path) -> None:
         "name": "quoted # text",
         "size": "[640, 360]",
         "debug": "True",
-        "empty": "True",
+        "empty": "",
     }
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from common.errors import UserError
-from engine.perceptual import LpipsLoss, Vgg19Loss, perceptual_loss
-from engine.vgg import BLOCKS, matconvnet_convolutions, torchvision_convolutions
+from engine.perceptual import LpipsLoss, Vgg19BnLoss, Vgg19Loss, perceptual_loss
+from engine.vgg import BLOCKS, matconvnet_convolutions, torchvision_convolutions, weights_file
 
 _WIDTHS = (64, 128, 256, 512, 512)
 
@@ -139,3 +139,73 @@ def test_lpips_equals_the_package(weights: Path) -> None:
     assert isinstance(loss, LpipsLoss)
     expected = reference(images, truth, normalize=True).flatten()
     torch.testing.assert_close(loss.distances(images, truth), expected, rtol=1e-4, atol=1e-7)
+
+
+def normalised_state(seed: int = 4) -> dict[str, torch.Tensor]:
+    """A state dict of vgg19_bn as torchvision numbers it."""
+    generator = torch.Generator().manual_seed(seed)
+    state, position = {}, 0
+    for key, value in random_state("vgg19_bn", seed).items():
+        position += key.endswith("weight")
+        blocks = sum(position > limit for limit in (2, 4, 8, 12))
+        place = 3 * (position - 1) + blocks
+        state[f"features.{place}.{key.rpartition('.')[2]}"] = value
+        if key.endswith("bias"):
+            for name, base in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
+                noise = 0.2 * torch.rand(len(value), generator=generator)
+                state[f"features.{place + 1}.{name}"] = base + noise
+            state[f"features.{place + 1}.num_batches_tracked"] = torch.tensor(3)
+    return state
+
+
+@pytest.fixture(scope="module")
+def normalised(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("normalised")
+    torch.save(normalised_state(), folder / "vgg19_bn-random.pth")
+    return folder
+
+
+@pytest.mark.parametrize("train_mode", [False, True])
+def test_vgg19_bn_equals_torchvisions_network(normalised: Path, train_mode: bool) -> None:
+    vgg = pytest.importorskip("torchvision.models.vgg")
+    network = vgg.make_layers(vgg.cfgs["E"], batch_norm=True)
+    network.load_state_dict({k.removeprefix("features."): v for k, v in normalised_state().items()})
+    network.train(train_mode)
+    loss = perceptual_loss("vgg19_bn", str(normalised), train_mode)
+    assert isinstance(loss, Vgg19BnLoss)
+    assert not loss.state_dict()
+    assert not [*loss.parameters(), *loss.buffers()]
+    images, truth = torch.rand(2, 1, 3, 48, 64, generator=torch.Generator().manual_seed(5))
+    expected, cuts = [], (5, 12, 19, 32, 45)
+    for image in (images, truth):
+        x = (image - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor(
+            [0.229, 0.224, 0.225]
+        )[:, None, None]
+        maps = [x]
+        with torch.no_grad():
+            for i, layer in enumerate(network[:46]):
+                x = layer(x)
+                if i in cuts:
+                    maps.append(x.clone())
+        expected.append(maps)
+    errors = torch.stack([(a - b).abs().mean() for a, b in zip(*expected, strict=True)])
+    torch.testing.assert_close(loss.errors(images, truth), errors, rtol=1e-4, atol=1e-6)
+    weighted = errors / errors.new_tensor([1, 2.6, 4.8, 3.7, 5.6, 0.15])
+    if not train_mode:  # otherwise the running statistics have moved on
+        torch.testing.assert_close(loss(images, truth), weighted.sum(), rtol=1e-4, atol=1e-6)
+    else:
+        torch.testing.assert_close(loss.features._norms[3], network[1].running_var, rtol=1e-4, atol=1e-6)
+    images = images.clone().requires_grad_()
+    loss(images, truth).backward()
+    assert images.grad is not None
+    assert images.grad.abs().max() > 0
+
+
+def test_files_with_and_without_normalisations_are_told_apart(normalised: Path, weights: Path) -> None:
+    assert weights_file("vgg19", normalised) is None
+    assert weights_file("vgg19_bn", normalised) == normalised / "vgg19_bn-random.pth"
+    plain = weights / "vgg19-random.pth"
+    with pytest.raises(UserError, match=r"vgg19-random\.pth holds no VGG with batch normalisations"):
+        perceptual_loss("vgg19_bn", str(plain))
+    with pytest.raises(UserError, match=r"models\.vgg19_bn"):
+        perceptual_loss("vgg19_bn", str(normalised / "none"))

@@ -1,3 +1,5 @@
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -35,6 +37,33 @@ def test_mp4_pads_odd_sizes_and_keeps_every_frame(tmp_path: Path) -> None:
     error = np.abs(decoded[4, :33, :47].astype(int) - frames[4].astype(int)).mean()
     assert error < 12  # 4:2:0 blurs the colour edges of the square
     assert iio.immeta(tmp_path / "a.mp4", plugin="FFMPEG")["fps"] == 25
+
+
+@pytest.mark.parametrize("suffix", ["gif", "mp4"])
+def test_frames_are_taken_one_at_a_time(tmp_path: Path, suffix: str) -> None:
+    """A frame is let go before the one after the next is asked for, however many there are."""
+    alive: list[weakref.ref[np.ndarray]] = []
+
+    def frames() -> Iterator[np.ndarray]:
+        for frame in _frames(12):
+            copy = frame.copy()
+            alive.append(weakref.ref(copy))
+            assert sum(ref() is not None for ref in alive) <= 3
+            yield copy
+
+    write_video(frames(), tmp_path / f"a.{suffix}")
+    assert len(iio.imread(tmp_path / f"a.{suffix}")) == 12
+
+
+def test_gif_frames_are_exact_where_their_palette_suffices(tmp_path: Path) -> None:
+    frames = [np.full((7, 5, 3), (10 * i, 255 - 10 * i, 40), np.uint8) for i in range(4)]
+    frames[2][3:, 1:] = (1, 2, 3)
+    write_video(frames, tmp_path / "a.gif", fps=5)
+    with Image.open(tmp_path / "a.gif") as gif:
+        for i, frame in enumerate(frames):
+            gif.seek(i)
+            assert gif.info["duration"] == 200
+            assert np.array_equal(np.asarray(gif.convert("RGB")), frame)
 
 
 def test_other_suffixes_and_unwritable_folders_are_one_line(tmp_path: Path) -> None:

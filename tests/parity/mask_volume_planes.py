@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 
 from geometry.cameras import Cameras
+from geometry.plane_render import Backend, composite_planes, sweep_photos
 from geometry.planes import (
-    composite,
     map_pixels,
     plane_depths,
     plane_homographies,
     plane_weights,
-    sweep,
     sweep_homographies,
     warp_planes,
 )
 from tests.parity.cases import Case
 
+_BACKENDS: tuple[Backend, ...] = ("twin", "compiled")
 _ULPS = 3e-7  # what float32 keeps of a grid coordinate near the image's middle, which is a difference from 1
 
 
@@ -69,8 +69,9 @@ def check_sweep(case: Case) -> None:
     )
     relative = (sources.w2c @ reference.c2w).float()
     torch.testing.assert_close(relative, case.tensors["mid.rel"], rtol=1e-4, atol=1e-5)
-    volume = sweep(case.input("images")[:, None], one_each, reference, depths, "original")
-    case.close("psv", volume[:, 0], atol=2e-4)
+    for backend in _BACKENDS:
+        volume = sweep_photos(case.input("images")[:, None], one_each, reference, depths, "original", backend)
+        case.close("psv", volume[:, 0], atol=2e-4)
 
 
 def check_single_depth(case: Case) -> None:
@@ -81,10 +82,12 @@ def check_single_depth(case: Case) -> None:
     target = at_origin(case.input("tgt_K"), height, width)
     pixels, ahead = map_pixels(sweep_homographies(target, source, depth)[:, 0, 0], height, width)
     close_grid(grid(pixels, height, width), ahead, case, atol=2e-4)
-    warped = sweep(case.input("images")[:, None] - 1, source, target, depth, "original")[:, 0, :, 0] + 1
     seen = (ahead > 0)[:, None]
-    assert (warped * ~seen == 0).all()
-    case.close("warped", torch.where(seen, warped, case.output("warped")), atol=2e-4)
+    for backend in _BACKENDS:
+        darker = case.input("images")[:, None] - 1
+        warped = sweep_photos(darker, source, target, depth, "original", backend)[:, 0, :, 0] + 1
+        assert (warped * ~seen).abs().max() < 1e-6
+        case.close("warped", torch.where(seen, warped, case.output("warped")), atol=2e-4)
 
 
 def _homographies(case: Case, height: int = 8, width: int = 8) -> Tensor:
@@ -104,10 +107,24 @@ def check_warp(case: Case) -> None:
     pixels, ahead = map_pixels(maps[:, 0], height, width)
     ahead = ahead.transpose(0, 1)
     close_grid(grid(pixels, height, width).transpose(0, 1), ahead, case, atol=1e-4)
-    warped = warp_planes(case.input("layers").transpose(0, 1), maps, height, width)[:, 0].transpose(0, 1)
+    layers = case.input("layers").transpose(0, 1)
+    warped = warp_planes(layers, maps, height, width)[:, 0]
     seen = (ahead > 0)[..., None]  # a plane behind the camera is seen by nobody; the original mirrors it
-    assert (warped * ~seen == 0).all()
-    case.close("warped", torch.where(seen, warped, case.output("warped")), atol=3e-4)
+    for made in (warped, one_by_one(layers, maps, height, width)):
+        assert (made.transpose(0, 1) * ~seen == 0).all()
+        case.close("warped", torch.where(seen, made.transpose(0, 1), case.output("warped")), atol=3e-4)
+
+
+def one_by_one(layers: Tensor, maps: Tensor, height: int, width: int) -> Tensor:
+    """Layers [B, D, H, W, 4 k] warped by the compiled renderer: k images of one plane, for each of them."""
+    found = []
+    for part in layers.split(4, -1):
+        single = part.flatten(0, 1)[:, None]
+        flat = maps.transpose(1, 2).flatten(0, 1)[:, :, None]  # [B D, 1, 1, 3, 3]
+        rows = torch.zeros_like(flat[..., 0])
+        seen = composite_planes(single, flat, rows, height, width, premultiplied=True, backend="compiled")
+        found.append(torch.cat([seen.color, seen.alpha], 2)[:, 0].permute(0, 2, 3, 1))
+    return torch.cat(found, -1).unflatten(0, layers.shape[:2])
 
 
 def check_composite(case: Case) -> None:
@@ -120,10 +137,12 @@ def check_composite(case: Case) -> None:
     still = torch.eye(3, dtype=torch.float64).expand(batch, 1, planes, 3, 3)
     rows = torch.zeros(batch, 1, planes, 3, dtype=torch.float64)
     rows[..., 2] = disparity[:, None]
-    seen = composite(layers.double(), still, rows, height, width)
-    case.close("rendering", seen.color[:, 0].permute(0, 2, 3, 1), atol=1e-6)
-    case.close("acc_alpha", seen.alpha[:, 0, 0], atol=1e-6)
-    case.close("disparity_map", seen.disparity[:, 0, 0], atol=1e-6)
+    for backend in _BACKENDS:
+        given = layers.double() if backend == "twin" else layers  # the twin's positions are the layers' type
+        seen = composite_planes(given, still, rows, height, width, backend=backend)
+        case.close("rendering", seen.color[:, 0].permute(0, 2, 3, 1), atol=1e-6)
+        case.close("acc_alpha", seen.alpha[:, 0, 0], atol=1e-6)
+        case.close("disparity_map", seen.disparity[:, 0, 0], atol=1e-6)
 
 
 CHECKS: dict[str, Callable[[Case], None]] = {

@@ -38,8 +38,10 @@ def write_frame_folders(
         raise UserError(f"--range {start} {end}: {rig.root} has frames 0 to {len(rig) - 1}; END is not taken")
     claim(out, {"made_by": "from-frames", "frames": rig.fingerprint(), "poses": digest(poses), "size": size})
     todo = [number for number in range(start, end) if not (out / f"{number:05d}").is_dir()]
-    written = in_order(lambda number: _write_folder(rig, poses, out / f"{number:05d}", number, size), todo)
-    return sum(progress(written, "frames", len(todo), "frame"))
+    with progress(todo, "frames", len(todo), "frame") as bar:
+        return sum(
+            in_order(lambda number: _write_folder(rig, poses, out / f"{number:05d}", number, size), bar)
+        )
 
 
 def _check(rig: RigFrames, poses: Path) -> None:

@@ -141,8 +141,8 @@ def convert_frames(
         write_frame(convert(path), target, quality)
         return True
 
-    with completing(folder) as partial:
-        return sum(in_order(write, progress(files, folder.name, len(files), "frame")))
+    with completing(folder) as partial, progress(files, folder.name, len(files), "frame") as bar:
+        return sum(in_order(write, bar))
 
 
 def per_camera(values: Sequence[float], count: int, flag: str) -> list[float]:

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common.cli import progress
 from common.errors import UserError
 from dataloader.images import image_size, read_image
 from dataloader.rig.prepare.folders import claim, digest
 from dataloader.rig.prepare.frames import RigFrames, convert_frames, read_frame, text_of
+from dataloader.rig.prepare.noise import spread
 from dataloader.scene import ImageSize
 
 _MEASURED = 12  # frames per camera that noise is measured on
@@ -125,7 +125,7 @@ def measured_noise(files: Sequence[Path], plate: NDArray[np.uint8], size: ImageS
     differences = [
         np.abs(read_frame(path, size)[::2, ::2].astype(np.int16) - plate[::2, ::2]) for path in chosen
     ]
-    return float(1.4826 * np.median(np.stack(differences)))
+    return spread(np.stack(differences))
 
 
 def write_mattes(rig: RigFrames, plates: Path, out: Path, options: MatteOptions) -> int:
@@ -144,7 +144,7 @@ def write_mattes(rig: RigFrames, plates: Path, out: Path, options: MatteOptions)
     claim(out, {"made_by": "mattes", "frames": rig.fingerprint(), "plates": digest(*files.values()),
                 **asdict(options)})  # fmt: skip
     made = 0
-    for name, frames in progress(rig.cameras.items(), "cameras", len(rig.cameras), "camera", leave=False):
+    for name, frames in rig.cameras.items():
         if (out / name).is_dir():
             continue
         plate = read_image(files[name])

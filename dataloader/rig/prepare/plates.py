@@ -18,6 +18,7 @@ from common.cli import progress
 from common.errors import UserError
 from dataloader.rig.prepare.folders import claim, in_order
 from dataloader.rig.prepare.frames import RigFrames, read_frame, write_frame
+from dataloader.rig.prepare.noise import spread
 from dataloader.scene import ImageSize
 
 Statistic = Literal["mode", "median"]
@@ -112,5 +113,4 @@ def noise(samples: NDArray[np.uint8]) -> float:
     """Standard deviation of what differs from sample to sample where nothing moves, of 255."""
     if len(samples) < 2:
         return 0.0
-    steps = np.abs(np.diff(samples[:, ::4, ::4].astype(np.int16), axis=0))
-    return float(1.4826 * np.median(steps) / 2**0.5)
+    return spread(np.abs(np.diff(samples[:, ::4, ::4].astype(np.int16), axis=0))) / 2**0.5

@@ -199,7 +199,8 @@ def extract_rig(
     with the first unfinished camera. Returns camera name -> video. Raises UserError as `probe`, `plan` and
     `undistorters`, where sizes differ, and when `out` holds anything else.
     """
-    videos = [probe(path) for path in progress(paths, "videos", len(paths), "video", leave=False)]
+    with progress(paths, "videos", len(paths), "video", leave=False) as bar:
+        videos = [probe(path) for path in bar]
     chosen, names = plan(videos, options), camera_names(len(videos))
     converters: Sequence[Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = [np.asarray] * len(videos)
     target = None
@@ -234,6 +235,6 @@ def _extract(
             if not target.exists():
                 write_frame(convert(numbered[1]), target, options.quality)
 
-        frames = progress(read_frames(video, chosen), folder.name, len(chosen), "frame")
-        for _ in in_order(write, enumerate(frames)):
-            pass
+        with progress(read_frames(video, chosen), folder.name, len(chosen), "frame") as bar:
+            for _ in in_order(write, enumerate(bar)):
+                pass
