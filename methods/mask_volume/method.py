@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +38,8 @@ from methods.mask_volume.losses import Criterion
 from methods.mask_volume.model import Frame, PlaneModel, blend
 from methods.mask_volume.optimisers import make_optimizer
 from methods.mask_volume.originals import infer_config, is_original, read_weights
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -282,7 +285,8 @@ class MaskVolume(Method):
             )
             files.append(folder / "planes.html")
         if "llff" in self.config.page:
-            write_mpi(state.planes, folder / "mpi")
+            for left_out in write_mpi(state.planes, folder / "mpi"):
+                log.info("%s: %s", folder / "mpi", left_out)
             files += [folder / "mpi" / "metadata.txt", folder / "mpi" / "mpi.b"]
         return files
 
