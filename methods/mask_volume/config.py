@@ -13,6 +13,8 @@ from geometry.planes import Sampling
 from methods.mask_volume.losses import LossConfig
 from methods.mask_volume.optimisers import OptimizerConfig
 
+PlaneFile = Literal["html", "llff"]  # a page that shows planes, LLFF's folder
+
 
 @dataclass
 class ViewsConfig:
@@ -74,7 +76,7 @@ class MaskVolumeConfig:
     own_colours: bool = True  # a photo that does not reach a voxel gives it no colour
     backdrop: bool = True  # the farthest plane is opaque and has no edge
     stored: str = ""  # folder of LLFF's multi-plane image to show in place of photos (-i FOLDER)
-    page: tuple[str, ...] = ()  # what videos write of the planes: html, llff (--mpi)
+    page: tuple[PlaneFile, ...] = ("html",)  # what videos write of the planes of their first moment (--mpi)
     sampler: ViewsConfig = field(default_factory=ViewsConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loss: LossConfig = field(default_factory=LossConfig)
