@@ -47,8 +47,8 @@ log = logging.getLogger(__name__)
 class Still:
     """What the plates of a clip determine, kept from moment to moment.
 
-    views: the plates, their cameras and bounds. planes: their multi-plane image [1, D, H, W, 4]. response: what they
-    contribute to the mask network's first convolution.
+    views: the plates, their cameras and bounds. planes: their multi-plane image [1, D, H, W, 4]. response:
+    what they contribute to the mask network's first convolution.
     """
 
     views: Views
@@ -324,7 +324,7 @@ def refuse_blind(planes: PlaneImage, cameras: Cameras) -> None:
         index = int(blind.int().argmax())
         depth = float((reference.w2c @ cameras.c2w[index])[2, 3])
         raise UserError(
-            f"all {len(depths)} planes lie behind target camera {index} of {len(cameras)}: it stands at depth "
-            f"{depth:.4g} of the reference camera, the planes from {float(depths.min()):.4g} to "
+            f"all {len(depths)} planes lie behind target camera {index} of {len(cameras)}: it stands at "
+            f"depth {depth:.4g} of the reference camera, the planes from {float(depths.min()):.4g} to "
             f"{float(depths.max()):.4g}: move the path back, or turn it towards the scene"
         )
