@@ -3,39 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import logging
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from common.cli import command_parser, positive, setup_logging
 from common.errors import UserError, command
-from dataloader.images import to_tensor
 from dataloader.pairs import PairData
 from dataloader.scene import Scene
 from dataloader.scene_sets import FilmedScenes, SceneSets
-from engine.camera_paths import path_name
 from engine.clip_takes import ClipTake, clip_take, find_clips
 from engine.config import DataConfig, to_dict
 from engine.device import best_device
-from engine.film import Footage, clip_views, spooled
+from engine.filming import FORMATS, Filming
 from engine.memory import FILMING, out_of_memory
 from engine.method import Method
 from engine.outputs import prepare_folder, write_provenance
-from engine.sheets import contact_sheet, write_sheet
 from engine.takes import Take, Wish, find_scenes, scene_take, set_take
-from engine.video import write_video
-from geometry.cameras import Cameras
-from geometry.path_files import write_camera_path
-from geometry.views import Rendering, Views
 from methods import open_experiment, parse_experiment
-
-log = logging.getLogger(__name__)
 
 EXAMPLES = """
 python video_script.py -e configs/baselines/depth_warp -s outputs/motorcycle
@@ -44,8 +27,6 @@ python video_script.py -e configs/baselines/photo_blend -s outputs/fox --path el
 python video_script.py -e configs/baselines/vertex_colors -r latest -s outputs/fox --path camera_path.json
 python video_script.py -e configs/baselines/nearest_view -s outputs/clip --path spiral data.root=clips/dog
 """
-
-SHEET_FRAMES = 6
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -69,11 +50,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--format",
         nargs="+",
         default=["gif", "mp4"],
-        choices=["gif", "mp4", "png"],
+        choices=FORMATS,
         help="png: frames NAME/00000.png ... (default: gif mp4)",
     )
     parser.add_argument(
-        "-b", "--batch_size", type=positive(int), default=1, help="poses rendered at once (of clips)"
+        "--at_once", type=positive(int), default=1, metavar="N", help="poses of a clip rendered together"
     )
     many = parser.add_argument_group("data of many scenes")
     many.add_argument(
@@ -92,84 +73,6 @@ def build_parser() -> argparse.ArgumentParser:
         help="views given (default: the task's)",
     )
     return parser
-
-
-def film_scene(method: Method, take: Take, args: argparse.Namespace) -> Iterator[Path]:
-    """Render the paths of a scene; gives the files, as they are written.
-
-    None where the method makes no views for want of weights.
-    """
-    with out_of_memory(FILMING):
-        state = method.encode(take.source().to(best_device()))
-    yield from method.write_sources(state, take.folder)
-    for path, cameras, path_fps in take.paths:
-        cameras = cameras.to(best_device())
-        views = enumerate(method.film(state, cameras, take.folder / path_name(path)))
-        fps = args.fps or path_fps or 10.0
-        yield from render_video(views, path, cameras, fps, take.folder, args.format, bool(method.missing))
-
-
-def film_clip(method: Method, take: ClipTake, args: argparse.Namespace) -> Iterator[Path]:
-    """Render the paths of a clip while its time runs; gives the files, as they are written."""
-    written: list[Path] = []
-
-    def source(moment: int) -> Views:
-        return take.source(moment).to(best_device())
-
-    def begun(state: Any) -> None:
-        if not written:
-            written.extend(method.write_sources(state, take.folder))
-
-    for path, cameras, path_fps, moments in take.paths:
-        timed = replace(cameras.to(best_device()), time=torch.tensor(moments, device=best_device()).double())
-        views = clip_views(method, source, timed, moments, args.batch_size, begun)
-        yield from render_video(views, path, timed, args.fps or path_fps, take.folder, args.format)
-
-
-def render_video(
-    views: Iterable[tuple[int, Rendering]],
-    path: str,
-    cameras: Cameras,
-    fps: float,
-    folder: Path,
-    formats: list[str],
-    partly: bool = False,
-) -> list[Path]:
-    """Write one path's videos, contact sheet and cameras; returns the files.
-
-    views: numbers of frames and their renders. partly: there may be none; then nothing is written.
-    """
-    name = path_name(path)
-    with (
-        torch.no_grad(),
-        out_of_memory(FILMING),
-        spooled(views, len(cameras), name, folder, quiet=partly) as footage,
-    ):
-        if not footage.count:
-            return []
-        if not footage.covered:
-            raise UserError(f"path {path}: the scene is out of view in every frame; does the path fit it?")
-        files = [folder / f"{name}.{suffix}" for suffix in formats if suffix != "png"]
-        for file in files:
-            write_video(footage, file, fps)
-        write_sheet(_sheet(footage), folder / f"{name}.png")
-        if "png" in formats:
-            footage.move_to(folder / name)
-            files.append(folder / name)
-    record = folder / f"{name}.json"
-    try:
-        if not record.exists() or record.resolve() != Path(path).resolve():  # never over the path's own file
-            write_camera_path(cameras, record, fps)
-            files.append(record)
-    except UserError as error:  # nerfstudio's format knows centred principal points only
-        log.info("the path is not written as JSON: %s", error)
-    return [*files, folder / f"{name}.png"]
-
-
-def _sheet(footage: Footage) -> NDArray[np.uint8]:
-    """A few frames side by side."""
-    chosen = torch.linspace(0, footage.count - 1, min(SHEET_FRAMES, footage.count)).round().int().tolist()
-    return contact_sheet([[to_tensor(footage.frame(i)) for i in chosen]], [f"frame {i}" for i in chosen])
 
 
 def original_extents(args: argparse.Namespace) -> bool:
@@ -211,10 +114,12 @@ def main() -> None:
         method.prepare_scene(scene)
     takes = find_takes(args, scene, method, experiment.data)
     prepare_folder(args.savepath)
+    filming = Filming(best_device(), args.format, args.fps, args.at_once)
     for take in takes:
-        files = (
-            film_clip(method, take, args) if isinstance(take, ClipTake) else film_scene(method, take, args)
-        )
+        if isinstance(take, ClipTake):
+            files = filming.film_clip(method, take)
+        else:
+            files = filming.film_scene(method, take)
         for file in files:
             print(file)
     write_provenance(args.savepath, to_dict(experiment), experiment.training.seed)

@@ -55,6 +55,7 @@ def split_folders(root: Path) -> dict[str, list[Path]]:
     if not any(splits.values()):
         raise UserError(
             f"{root} holds no scenes: data.root takes a folder of scene folders, of RealEstate10K chunks "
-            "(train/index.json), of the official LVSM data (full_list.txt), or builtin:rooms"
+            "(train/index.json), of stacked clips (WIDTHxHEIGHT.h5), of the official LVSM data "
+            "(full_list.txt), or builtin:rooms"
         )
     return {name: folders for name, folders in splits.items() if folders}

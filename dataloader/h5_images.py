@@ -37,7 +37,7 @@ def reading(path: Path) -> Iterator[Any]:
             yield _open(path)
         except FileNotFoundError:
             raise UserError(f"{path} does not exist: give the path of an .h5 file") from None
-        except (OSError, KeyError, RuntimeError) as error:
+        except (OSError, LookupError, RuntimeError) as error:
             reason = str(error).strip("'\"")
             raise UserError(f"{path} cannot be read ({reason}): is the file whole?") from None
 

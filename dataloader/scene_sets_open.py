@@ -31,9 +31,10 @@ def open_scene_sets(data: DataSettings) -> SceneSets:
 
     root: 'builtin:rooms' (the rooms of `data.rooms`); a folder of RealEstate10K chunks, or an
     `s3://` or `http(s)://` one; several of them with commas between; a folder of scene folders, or of
-    'train/' and 'test/' folders of them; the output of the official conversion; a folder with
-    `WIDTHxHEIGHT.h5` (`stack_h5`), or 'train/' and 'test/' folders with one each. index: evaluation index;
-    empty leaves the tasks to the set, which rooms alone have. Raises UserError for anything else.
+    'train/' and 'test/' folders of them; the output of the official conversion; a stack of clips
+    (`WIDTHxHEIGHT.h5`), the folder of one, or 'train/' and 'test/' (or 'val/') folders of one each. index:
+    evaluation index; empty leaves the tasks to the set, which rooms alone have. Raises UserError for anything
+    else.
     """
     if not data.root:
         raise UserError("data.root is empty: set it to builtin:rooms or to where the scenes are")
@@ -93,19 +94,29 @@ def _chunks(roots: list[str], cache: str) -> dict[str, SceneSet]:
     return found
 
 
-def _folders(root: Path, data: DataSettings) -> dict[str, SceneSet]:
-    """Sets of an HDF5 file of frames, an official conversion or scene folders."""
-    from dataloader.folder_scenes import FolderScenes, split_folders
-    from dataloader.re10k.official import LIST, OfficialScenes
+def _stacks(root: Path) -> dict[str, SceneSet]:
+    """Sets of clips stacked in HDF5 files; none where there is no such file."""
     from dataloader.re10k.stacked import StackedScenes, stacked_file
 
+    whole = stacked_file(root)
+    if whole is not None:
+        return dict.fromkeys(SPLITS, StackedScenes(whole))
+    folders = {"train": ["train"], "test": ["test", "val"]}
+    found = {split: [stacked_file(root / name) for name in names] for split, names in folders.items()}
+    first = {split: next(filter(None, paths), None) for split, paths in found.items()}
+    return {split: StackedScenes(path) for split, path in first.items() if path is not None}
+
+
+def _folders(root: Path, data: DataSettings) -> dict[str, SceneSet]:
+    """Sets of stacked clips, of an official conversion or of scene folders."""
+    from dataloader.folder_scenes import FolderScenes, split_folders
+    from dataloader.re10k.official import LIST, OfficialScenes
+
+    stacks = _stacks(root)
+    if stacks:
+        return stacks
     if not root.is_dir():
         raise UserError(f"data.root: {root} is no folder")
-    stacked = {split: path for split in SPLITS if (path := stacked_file(root / split)) is not None}
-    if stacked:
-        return {split: StackedScenes(path) for split, path in stacked.items()}
-    if (only := stacked_file(root)) is not None:
-        return dict.fromkeys(SPLITS, StackedScenes(only))
     if (root / LIST).is_file():
         scenes = OfficialScenes(root)
         return dict.fromkeys(SPLITS, scenes)

@@ -167,27 +167,26 @@ def clip_views(
     cameras: Cameras,
     moments: Sequence[int],
     batch_size: int = 1,
-    begun: Callable[[Any], None] | None = None,
+    first: Callable[[Any], None] | None = None,
 ) -> Iterator[tuple[int, Rendering]]:
     """Film a clip: pairs of the number of a pose and what it sees, a render [1].
 
     source: reads the views given at a moment, on the method's device. moments: of the poses cameras [N].
-    begun: called with the state of the earliest moment. Poses are taken moment by moment, so that each moment is read and encoded once, the next one being read
-    meanwhile; two moments' states are in memory at most. To be gone through without gradients.
+    first: is shown the state of the earliest of them. Poses are taken moment by moment, so that each moment
+    is read and encoded once, the next one being read meanwhile; two moments' states are in memory at most. To
+    be gone through without gradients.
     """
     state: Any = None
+    earliest = min(moments)
     for moment, views in ahead(lambda moment: (moment, source(moment)), sorted(set(moments))):
         with torch.enable_grad():  # some methods optimise here
             state = method.encode(views, reuse=state if method.reuses_moments else None)
-        if begun is not None and moment == min(moments):
-            begun(state)
+        if first is not None and moment == earliest:
+            first(state)
         poses = [i for i, own in enumerate(moments) if own == moment]
         for start in range(0, len(poses), batch_size):
             chosen = poses[start : start + batch_size]
-            try:
-                rendering = method.render(state, cameras[torch.tensor(chosen)])
-            except UserError as error:
-                raise UserError(f"frame {' '.join(map(str, chosen))} of the path: {error}") from None
+            rendering = method.render(state, cameras[torch.tensor(chosen)])
             yield from ((pose, _single(rendering, i)) for i, pose in enumerate(chosen))
 
 

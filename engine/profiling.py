@@ -33,7 +33,7 @@ class Measured:
 
 def measure(work: Callable[[], Any], device: torch.device, repeats: int = 3) -> Measured:
     """Do the work once to warm up, once counted, and `repeats` times by the clock."""
-    with _peak_memory(device) as memory:
+    with peak_memory(device) as memory:
         work()
         clock(device)
     flops = count_flops(work)
@@ -56,7 +56,7 @@ def count_flops(work: Callable[[], Any]) -> int:
 
 
 @contextmanager
-def _peak_memory(device: torch.device) -> Iterator[dict[str, int]]:
+def peak_memory(device: torch.device) -> Iterator[dict[str, int]]:
     """Peak memory of a block, filled in when it ends."""
     found: dict[str, int] = {}
     if device.type == "cuda":

@@ -53,9 +53,9 @@ class _Work:
     """Homographies prepared for the kernels, and what is computed with them."""
 
     def __init__(self, layers: Tensor, homographies: Tensor, rows: Tensor, flags: tuple[bool, ...]) -> None:
-        self.maps = kernel_maps(homographies)  # [B, N, D, 3, 3]
+        self.maps = (homographies.detach().double() @ _shift(0.5)).contiguous().numpy()  # [B, N, D, 3, 3]
         self.rows = (rows.detach().double() @ _shift(0.5)).numpy()  # [B, N, D, 3]
-        self.size, self.flags = texel_size(layers), flags
+        self.texels, self.flags = (*texel_size(layers), 0.5), flags
         self.dtype = torch.float64 if layers.dtype == torch.float64 else torch.float32
 
     def composite(self, layers: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -66,7 +66,7 @@ class _Work:
         pixels, jobs = out.numpy(), []
         for i in range(b):
             for j in range(n):
-                fixed = texels[i], self.maps[i, j], self.rows[i, j], self.size, *self.flags, pixels[i, j]
+                fixed = texels[i], self.maps[i, j], self.rows[i, j], self.texels, *self.flags, pixels[i, j]
                 jobs += [partial(plane_jit.composite, *fixed, *part) for part in row_ranges(0, shape[0])]
         run_all(jobs)
         return out
@@ -74,7 +74,7 @@ class _Work:
     def gradient(self, layers: Tensor, pull: Tensor) -> Tensor:
         """Gradient by the layers, for that [B, N, 5, height, width] by the output."""
         b, n, _, height, width = pull.shape
-        planes, (h, w, stride) = layers.shape[1], self.size
+        planes, (h, w, stride, _) = layers.shape[1], self.texels
         texels, pulls = as_texels(layers), pull.numpy()
         gradient = torch.zeros(b, planes, texels.shape[2], dtype=self.dtype)
         least = planes * width * 4 * self.dtype.itemsize
@@ -98,31 +98,40 @@ class _Work:
     ) -> None:
         """Add what some rows of a view contribute; `held` is overwritten."""
         maps, rows, backdrop = self.maps[view], self.rows[view], self.flags[1]
-        fixed = texels, maps, rows, self.size, *self.flags, pull, held, lines[0]
+        fixed = texels, maps, rows, self.texels, *self.flags, pull, held, lines[0]
         run_all([partial(plane_gradient_jit.sample_gradients, *fixed, *part) for part in row_ranges(*lines)])
         jobs: list[Job] = []
         for k in range(len(texels)):
-            target = gradient[k], maps[k], self.size, backdrop and k == 0
-            jobs.append(partial(plane_gradient_jit.add_to_texels, *target, held[k], pull.shape[2], *lines))
+            target = (
+                gradient[k],
+                maps[k],
+                self.texels,
+                plane_jit.BACKDROP if backdrop and k == 0 else plane_jit.NOTHING,
+            )
+            jobs.append(partial(plane_gradient_jit.add_to_layer, *target, held[k], pull.shape[2], *lines))
         run_all(jobs)
 
 
-def sweep(images: Tensor, maps: Tensor, shape: tuple[int, int], empty: float) -> Tensor:
+def sweep(
+    images: Tensor, maps: Tensor, shape: tuple[int, int], middle: float, empty: float, edge: bool
+) -> Tensor:
     """Photos [B, C, h, w] seen through planes: [B, C, D, *shape].
 
-    maps: [B, D, 3, 3], from the coordinates of the new pixels to columns and rows (0 for the first) of the
-    photos. Where a photo does not reach it is `empty`. photos: float32.
+    maps: [B, D, 3, 3], from the coordinates of the new pixels to those of the photos (float32), the middle of
+    whose first pixel lies at (middle, middle). Where a photo does not reach it is `empty`, or with `edge` its
+    nearest pixel.
     """
     b, channels = images.shape[:2]
     matrices = (maps.detach().double() @ _shift(0.5)).numpy()
+    beyond = plane_jit.EDGE if edge else plane_jit.NOTHING
     out = images.new_empty(b, channels, maps.shape[1], *shape)
     volume, jobs = out.numpy(), []
     for first in range(0, channels, 4):
         group = images[:, first : first + 4].movedim(1, -1) - empty
         photos = pad(group, (0, 4 - group.shape[-1]))[:, None]
-        texels, size = as_texels(photos), texel_size(photos)
+        texels, size = as_texels(photos), (*texel_size(photos), middle)
         for i in range(b):
-            fixed = texels[i, 0], matrices[i], size, empty, volume[i, first : first + 4]
+            fixed = texels[i, 0], matrices[i], size, beyond, empty, volume[i, first : first + 4]
             jobs += [partial(sweep_jit.sweep, *fixed, *part) for part in row_ranges(0, shape[0])]
     run_all(jobs)
     return out
@@ -133,11 +142,6 @@ def _shift(shift: float) -> Tensor:
     matrix = torch.eye(3, dtype=torch.float64)
     matrix[:2, 2] = shift
     return matrix
-
-
-def kernel_maps(homographies: Tensor) -> np.ndarray:
-    """Homographies between pixel coordinates as those between numbers of columns and rows, float64."""
-    return (_shift(-0.5) @ homographies.detach().double() @ _shift(0.5)).contiguous().numpy()
 
 
 def as_texels(layers: Tensor) -> np.ndarray:
@@ -157,7 +161,7 @@ def as_texels(layers: Tensor) -> np.ndarray:
 
 
 def texel_size(layers: Tensor) -> tuple[int, int, int]:
-    """What the kernels call the size of layers [B, D, h, w, 4]."""
+    """h, w and the numbers in a row of texels, of layers [B, D, h, w, 4], as the kernels count them."""
     h, w = layers.shape[2:4]
     return h, w, 4 * max(w, 2)
 

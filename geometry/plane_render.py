@@ -14,7 +14,7 @@ from torch import Tensor
 from common.errors import UserError
 from geometry import planes as twins
 from geometry.cameras import Cameras
-from geometry.planes import Composite, PlaneImage, Sampling
+from geometry.planes import Beyond, Composite, PlaneImage, Sampling
 
 Backend = Literal["auto", "twin", "compiled", "triton"]
 
@@ -116,6 +116,7 @@ def sweep_photos(
     reference: Cameras,
     depths: Tensor,
     sampling: Sampling = "consistent",
+    beyond: Beyond = "flag",
     backend: Backend = "auto",
 ) -> Tensor:
     """As `geometry.planes.sweep`: the volume [..., V, C, D, H, W] of photos [..., V, C, h, w].
@@ -129,7 +130,7 @@ def sweep_photos(
     depths = depths.to(device, torch.float64)
     fits = images.dtype == torch.float32 and not images.requires_grad
     if backend == "twin" or (backend == "auto" and not (device.type == "cpu" and fits)):
-        return twins.sweep(images, sources, reference, depths, sampling)
+        return twins.sweep(images, sources, reference, depths, sampling, beyond)
     if backend == "triton" or not fits:
         raise UserError(
             f"plane sweep: {backend!r} takes float32 photos that need no gradient, on the CPU: choose 'auto'"
@@ -137,15 +138,11 @@ def sweep_photos(
     choose_backend(backend, device)
     from geometry import plane_compiled
 
-    maps = _texel_numbers(sources, sampling) @ twins.sweep_homographies(reference, sources, depths)
-    shape = (reference.height, reference.width)
-    flat = plane_compiled.sweep(images.flatten(0, -4), maps.flatten(0, -4), shape, twins.OUT_OF_VIEW)
-    return flat.unflatten(0, images.shape[:-3])
-
-
-def _texel_numbers(sources: Cameras, sampling: Sampling) -> Tensor:
-    """[3, 3] from a photo's pixel coordinates to the column and row (0 for the first) that are sampled."""
-    if sampling == "consistent":
-        return torch.tensor([[1, 0, -0.5], [0, 1, -0.5], [0, 0, 1]], dtype=torch.float64)
-    w, h = sources.width, sources.height
-    return torch.diag(torch.tensor([(w - 1) / w, (h - 1) / h, 1], dtype=torch.float64))
+    maps, middle = twins.sweep_homographies(reference, sources, depths), 0.5
+    if sampling == "original":  # from 0 at the first pixel's middle to w - 1 at the last's
+        w, h = sources.width, sources.height
+        maps = torch.diag(maps.new_tensor([(w - 1) / w, (h - 1) / h, 1])) @ maps
+        middle = 0.0
+    flat, maps, shape = images.flatten(0, -4), maps.flatten(0, -4), (reference.height, reference.width)
+    volume = plane_compiled.sweep(flat, maps, shape, middle, twins.OUT_OF_VIEW, beyond == "edge")
+    return volume.unflatten(0, images.shape[:-3])

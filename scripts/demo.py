@@ -1,5 +1,5 @@
 """The whole project in a few minutes, on built-in input: videos of a real photo; train, test, video of a
-scene; views of unseen scenes by a trained transformer.
+scene; views of unseen scenes by a trained transformer; a rig's video from a moving camera.
 
 Runs the same commands that a user types, shows each one, and ends with the metrics and the paths of what was
 made.
@@ -34,6 +34,7 @@ def commands() -> list[str]:
     transformer = "-e configs/lvsm/toy -r assets/lvsm_toy"
     scene = "-e configs/scene_lifting/motorcycle"
     completion = "-e configs/scene_lifting/toy -r assets/scene_lifting_toy"
+    rig = "-e configs/mask_volume/toy_mask -r assets/mask_volume_toy data.rig.test_seeds=100000:100001"
     launch = f"{sys.executable} -m accelerate.commands.launch --config_file acc_configs/cpu.yaml"
     baseline, checkpoint = f"--output_dir {OUT}/room/vertex_colors", f"--output_dir {OUT}/room/hash_manifold"
     return [
@@ -56,6 +57,9 @@ def commands() -> list[str]:
         # depth of such rooms, completed from what another view knows of it, by shipped weights
         f"python scripts/benchmark.py rooms {completion} --out_dir {OUT}/depth"
         " --models inpainted zero_aligned nearest",
+        # a moving scene filmed by cameras that stand still: cameras held out, and a flight while time runs
+        f"python test.py {rig} -s ./{OUT}/rig/test --compare nearest_view,single_plane",
+        f"python video_script.py {rig} -s {OUT}/rig --path spiral --frames 48",
     ]
 
 
@@ -74,7 +78,7 @@ def summary() -> str:
     lines = [
         f"{'scene':12} {'method':14} {'n':>3} {'PSNR':>7} {'SSIM':>7} {'PSNR covered':>13} {'covered':>8}"
     ]
-    for scene in ("motorcycle", "scene", "room", "rooms"):
+    for scene in ("motorcycle", "scene", "room", "rooms", "rig"):
         for report in json.loads((ROOT / OUT / scene / "test" / "metrics.json").read_text()):
             means = report["means"]
             lines.append(
@@ -88,7 +92,7 @@ def summary() -> str:
     ]
     files = sorted(path for path in (ROOT / OUT).rglob("*") if path.suffix in (".gif", ".mp4"))
     files += [*sorted((ROOT / OUT).glob("*/test/sheet.png")), ROOT / OUT / "depth" / "sheet.png"]
-    files += sorted((ROOT / OUT / "scene" / "scene").glob("*.*"))
+    files += [*sorted((ROOT / OUT / "scene" / "scene").glob("*.*")), ROOT / OUT / "rig" / "planes.html"]
     return "\n".join([*lines, "", *(str(path.relative_to(ROOT)) for path in files)])
 
 

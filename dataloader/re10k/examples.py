@@ -81,7 +81,7 @@ def scene_of(
         raise UserError(f"{source} has no frame: leave it out")
     size = _common_size(images, expected)
     cameras = example_cameras(example, size)
-    _check_cameras(cameras, source, max_fov)
+    check_cameras(cameras, source, max_fov)
     records = [Record(frame_name(i), cameras[i], image) for i, image in enumerate(images)]
     return Scene(str(example["key"]), records)
 
@@ -98,7 +98,8 @@ def _common_size(images: Sequence[EncodedImage], expected: ImageSize | None) -> 
     return wanted
 
 
-def _check_cameras(cameras: Cameras, source: str, max_fov: float) -> None:
+def check_cameras(cameras: Cameras, source: str, max_fov: float) -> None:
+    """Raise UserError for cameras [N] that are not finite or see more than `max_fov` degrees."""
     if not (cameras.K.isfinite().all() and cameras.c2w.isfinite().all()):
         raise UserError(f"{source}: a camera holds NaN or infinite numbers: leave the scene out")
     angles = fields_of_view(cameras).amax(-1)

@@ -1,66 +1,76 @@
-"""Scenes of one HDF5 file of decoded frames: of `stack_h5`, or of the original (specs/mask_volume 4.4).
+"""Clips stacked in one HDF5 file, `WIDTHxHEIGHT.h5`, as a set of scenes (specs/mask_volume 4.4).
 
-`WIDTHxHEIGHT.h5` holds a data set per scene, '0', '1', ..., [frames, height, width, 3] uint8. Cameras are in
-its groups 'K' (over width and height) and 'w2c', or, in files of the original, beside it in `int.npy` and
-`ext.npy`: object arrays, which are pickles; they are read without running anything.
+The file holds a data set per scene, named '0', '1', ..., [frames, height, width, 3] uint8. Files of ours
+(`stack_h5`) hold the cameras too; those of the original have them in `int.npy` (normalised K per frame) and
+`ext.npy` (w2c), and the scenes' names in `scenes.npy`.
 """
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.lib import format as npy
+from numpy.typing import NDArray
 
 from common.errors import UserError
-from dataloader.h5_images import H5Images, reading
-from dataloader.re10k.examples import frame_name
-from dataloader.scene import Record, Scene
+from dataloader.h5_images import H5Image, reading
+from dataloader.re10k.examples import check_cameras, frame_name
+from dataloader.re10k.object_lists import read_matrices, read_names
+from dataloader.scene import ImageSize, Record, Scene
 from geometry.cameras import Cameras
 
-_NAME = re.compile(r"(\d+)x(\d+)\.h5")
-# All that arrays in an object array need, in the modules of old and new numpy.
-_TRUSTED = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("_codecs", "encode"),
-}
+_NAME = re.compile(r"\d+x\d+\.h5")
+_MAX_FOV = 180.0  # degrees; the original leaves no scene out
 
-
-def stacked_file(folder: Path) -> Path | None:
-    """The file of such scenes in a folder, None where there is none. Raises UserError for several."""
-    files = sorted(path for path in folder.glob("*.h5") if _NAME.fullmatch(path.name))
-    if len(files) > 1:
-        raise UserError(f"{folder} holds {files[0].name} and {files[1].name}: keep the size that is wanted")
-    return files[0] if files else None
+Matrices = list[NDArray[np.float64]]
 
 
 class StackedScenes:
-    """The scenes of a `WIDTHxHEIGHT.h5`. Frames are read one at a time, when they are asked for."""
+    """The scenes of a file, in the order of their numbers; photos are read one at a time.
+
+    path: the file. Raises UserError when it is missing or malformed, or comes without cameras. A set may be
+    sent to loader processes: each opens the file by itself.
+    """
 
     chunk_sizes: Sequence[int] | None = None
 
     def __init__(self, path: Path) -> None:
-        self._path, self.name = path, str(path)
-        with reading(path) as file:
-            numbers = sorted(int(name) for name in file if name.isdecimal())
+        self.path = Path(path)
+        self.name = str(path)
+        with reading(self.path) as file:
+            count = sum(name.isdecimal() for name in file)
+            self._shapes = [_shape(file, str(i), self.path) for i in range(count)]
+            keys = [file[str(i)].attrs.get("key", "") for i in range(count)]
             own = "K" in file and "w2c" in file
-            self._keys = [str(file[str(n)].attrs.get("key", n)) for n in numbers]
-            self._shapes = [tuple(file[str(n)].shape) for n in numbers]
-        if not numbers or numbers != list(range(len(numbers))):
-            raise UserError(
-                f"{path} holds no scenes '0', '1', ...: make it with scripts/re10k.py to-chunks --h5"
-            )
-        self._lists = None if own else [_read_list(path.with_name(name)) for name in ("int.npy", "ext.npy")]
-        if self._lists is not None and any(len(values) != len(numbers) for values in self._lists):
-            raise UserError(f"int.npy or ext.npy beside {path} is of another number of scenes: make all anew")
+        if not count:
+            raise UserError(f"{self.path} holds no scene: its data sets are called 0, 1, ...")
+        self._lists = None if own else self._read_lists(count)
+        self._keys = [str(key) for key in keys] if all(keys) else self._read_keys(count)
+
+    def _read_lists(self, count: int) -> tuple[Matrices, Matrices]:
+        """K and w2c per scene of the original's files."""
+        folder = self.path.parent
+        if not (folder / "int.npy").is_file():
+            raise UserError(f"{self.path} holds no cameras (groups K, w2c), nor does int.npy beside it")
+        lists = read_matrices(folder / "int.npy", (3, 3)), read_matrices(folder / "ext.npy", (4, 4))
+        for name, matrices in zip(("int.npy", "ext.npy"), lists, strict=True):
+            if len(matrices) != count:
+                raise UserError(
+                    f"{folder / name} is of {len(matrices)} scenes, {self.path.name} holds {count}: they "
+                    "belong to different runs"
+                )
+        return lists
+
+    def _read_keys(self, count: int) -> list[str]:
+        path = self.path.with_name("scenes.npy")
+        keys = read_names(path) if path.is_file() else [str(i) for i in range(count)]
+        if len(keys) != count:
+            raise UserError(f"{path} names {len(keys)} scenes, {self.path.name} holds {count}")
+        return keys
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -69,55 +79,57 @@ class StackedScenes:
         return self._keys[index]
 
     def scene(self, index: int) -> Scene:
-        """Scene `index`. Raises UserError where it cannot be read, or its cameras do not fit its frames."""
-        count, height, width = self._shapes[index][:3]
-        if self._lists is None:
-            with reading(self._path) as file:
-                K, w2c = (np.asarray(file[name][str(index)]) for name in ("K", "w2c"))
-        else:
-            K, w2c = (np.asarray(values[index], dtype=np.float64) for values in self._lists)
-        source = f"{self._path}, scene {index}"
-        if K.shape != (count, 3, 3) or w2c.shape != (count, 4, 4) or len(self._shapes[index]) != 4:
-            raise UserError(f"{source} has {count} frames and cameras of the shape {K.shape}: make it anew")
-        if not (np.isfinite(K).all() and np.isfinite(w2c).all()):
-            raise UserError(f"{source} has cameras that are not finite: make it anew")
-        cameras = _cameras(K, w2c, height, width)
-        photos = H5Images(self._path, str(index), (), count)
-        return Scene(self._keys[index], [Record(frame_name(i), cameras[i], photos[i]) for i in range(count)])
+        """Scene `index`. Raises UserError for cameras that are broken or not as many as photos."""
+        source = f"{self.path}, scene {self._keys[index]}"
+        frames, height, width = self._shapes[index]
+        K, w2c = self._cameras(index)
+        if K.shape != (frames, 3, 3) or w2c.shape != (frames, 4, 4):
+            raise UserError(f"{source} has {frames} frames, its K are {K.shape}, its w2c {w2c.shape}")
+        cameras = _cameras(K, w2c, (height, width), source)
+        records = [
+            Record(frame_name(i), cameras[i], H5Image(self.path, str(index), (i,))) for i in range(frames)
+        ]
+        return Scene(self._keys[index], records)
+
+    def _cameras(self, index: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Normalised K [frames, 3, 3] and w2c [frames, 4, 4] of a scene."""
+        if self._lists is not None:
+            return self._lists[0][index], self._lists[1][index]
+        with reading(self.path) as file:
+            return file["K"][str(index)][()], file["w2c"][str(index)][()]
 
 
-def _cameras(K: Any, w2c: Any, height: int, width: int) -> Cameras:
-    """[N] float64 cameras in pixels of normalised intrinsics [N, 3, 3] and poses [N, 4, 4]."""
-    scale = torch.tensor([[width], [height], [1.0]], dtype=torch.float64)
-    poses = torch.linalg.inv(torch.from_numpy(np.asarray(w2c, dtype=np.float64)))
-    return Cameras(torch.from_numpy(np.asarray(K, dtype=np.float64)) * scale, poses, height, width)
+def _shape(file: Any, name: str, path: Path) -> tuple[int, int, int]:
+    """(frames, height, width) of a scene's data set. Raises UserError for one that holds no photos."""
+    data = file[name]
+    if len(data.shape) != 4 or data.shape[-1] != 3 or data.dtype != np.uint8 or not len(data):
+        raise UserError(
+            f"{path}: scene {name} is {data.dtype} {list(data.shape)}, it must be uint8 "
+            "[frames, height, width, 3]"
+        )
+    return data.shape[:3]
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Loads arrays of numbers and lists of them, nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _TRUSTED:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} is no array")
-
-
-def _read_list(path: Path) -> list[Any]:
-    """The entries of an array file, one per scene. Raises UserError when it is missing or something else."""
-    try:
-        with path.open("rb") as file:
-            return _entries(file)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: it holds the cameras of the .h5 file beside it") from None
-    except (OSError, ValueError, EOFError, TypeError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path} is not a readable list of cameras ({error}): make it anew") from None
+def _cameras(K: NDArray[Any], w2c: NDArray[Any], size: ImageSize, source: str) -> Cameras:
+    """[N] float64 cameras in pixels. Raises UserError for broken ones."""
+    scale = torch.tensor([size[1], size[0], 1.0], dtype=torch.float64)
+    poses = torch.from_numpy(np.asarray(w2c, np.float64))
+    inverse, failed = torch.linalg.inv_ex(poses)
+    if failed.any():
+        raise UserError(f"{source}, frame {int(failed.argmax())}: the pose cannot be inverted")
+    cameras = Cameras(torch.from_numpy(np.asarray(K, np.float64)) * scale[:, None], inverse, *size)
+    check_cameras(cameras, source, _MAX_FOV)
+    return cameras
 
 
-def _entries(file: IO[bytes]) -> list[Any]:
-    version = npy.read_magic(file)
-    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    _, _, dtype = read_header(file)
-    if not dtype.hasobject:  # scenes of one length make a plain array
-        file.seek(0)
-        return list(np.load(file, allow_pickle=False))
-    return list(_ArrayUnpickler(file).load())
+def stacked_file(root: Path) -> Path | None:
+    """The stack that a path is or that its folder holds; None where there is none.
+
+    Raises UserError where there are several.
+    """
+    if root.is_file():
+        return root if _NAME.fullmatch(root.name) else None
+    found = sorted(path for path in root.glob("*.h5") if _NAME.fullmatch(path.name))
+    if len(found) > 1:
+        raise UserError(f"{root} holds {len(found)} stacks ({found[0].name}, ...): name one as data.root")
+    return found[0] if found else None

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
+from dataloader.formats import detect_formats
 from dataloader.formats.llff import read_rows, row_bounds, row_camera
 from dataloader.images import IMAGE_SUFFIXES, image_size
 from dataloader.rig.clip import Clip
@@ -28,6 +29,7 @@ from geometry.cameras import Cameras
 POSES = "poses_bounds.npy"
 PLATES, MATTES = "background", "foreground"
 _FRAME_FOLDER = re.compile(r"\d{3}")
+_CAMERA_FOLDER = re.compile(r"cam[-_]?\d+")
 
 
 def open_frames(
@@ -52,13 +54,15 @@ def open_frames(
 
 
 def is_clip(root: Path) -> bool:
-    """Whether a folder holds a clip in one of the two layouts."""
+    """Whether a folder looks like a clip in one of the two layouts, be its poses there or not."""
     if not root.is_dir():
         return False
-    frames = frame_folders(root)
-    return (
-        (frames[0] / POSES).is_file() if frames else (root / POSES).is_file() and bool(camera_folders(root))
-    )
+    frames, cameras = frame_folders(root), camera_folders(root)
+    if frames:
+        posed = any((frame / POSES).is_file() for frame in frames)
+        return posed or ((frames[0] / "images").is_dir() and not detect_formats(frames[0]))
+    numbered = all(_CAMERA_FOLDER.fullmatch(camera.name) for camera in cameras)
+    return bool(cameras) and (numbered or (root / POSES).is_file())
 
 
 def frame_folders(root: Path) -> list[Path]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from common.errors import UserError
+from dataloader.re10k.stacked import stacked_file
 from dataloader.rig.clip import Clip
 from dataloader.rig.folders import is_clip, open_frames
 from dataloader.room_scenes import seed_range
@@ -129,12 +130,12 @@ def choose_cameras(config: RigConfig, clip: Clip) -> tuple[tuple[int, ...], tupl
 
 
 def is_rig(root: str) -> bool:
-    """Whether `data.root` names clips."""
+    """Whether `data.root` names clips, be they whole or not."""
     if root.startswith("builtin:"):
         return root == RIGS
     path = Path(root).expanduser()
     if path.suffix == ".h5":
-        return _has_poses(path)
+        return _has_poses(path) or stacked_file(path) is None
     return path.is_dir() and (is_clip(path) or bool(_clips_below(path)))
 
 

@@ -63,7 +63,7 @@ class RenderConfig:
 class MaskVolumeConfig:
     """The model: planes, networks, and how both are used."""
 
-    checkpoint: str = ""  # weights to test and film with where -r names none: a file or folder
+    checkpoint: str = ""  # what is tested and filmed with where there is no -r, as -r names it
     stage: Literal["mpi", "mask"] = "mask"  # mpi: the first network alone, for static scenes
     views: int = 2  # sources of a multi-plane image, the first of them its reference
     width: int = 8  # channels of the networks' first layer

@@ -244,8 +244,8 @@ def collate(items: list[PlanesSample]) -> PlanesSample:
     if len(sizes) > 1:
         listed = ", ".join(f"{width}x{height}" for width, height in sorted(sizes))
         raise UserError(
-            f"a batch holds photos of {listed}: set model.augment.crop or training.batch_size=1, or bring the "
-            "scenes to one size"
+            f"a batch holds photos of {listed}: set model.augment.crop or training.batch_size=1, or bring "
+            "the scenes to one size"
         )
     return PlanesSample(
         _stacked([item.source for item in items]),

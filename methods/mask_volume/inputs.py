@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser, script: Script) -> None:
 
 
 def apply_arguments(args: argparse.Namespace, experiment: Experiment) -> None:
-    """Let the flags of videos change the experiment."""
+    """Let the flags of videos change the experiment, and the experiment name the checkpoint."""
     rig = experiment.data.rig
     given = {name: getattr(args, name, None) for name in ("data", "background", "indices", "start", "end")}
     if given["data"] is not None:
@@ -65,6 +65,9 @@ def apply_arguments(args: argparse.Namespace, experiment: Experiment) -> None:
         experiment.model.page = tuple(args.mpi)
     if getattr(args, "inputimg", None) is not None:
         experiment.model.stored = str(args.inputimg)
+    looks = hasattr(args, "savepath") and hasattr(args, "resume")  # test.py and video_script.py, not train.py
+    if looks and args.resume is None:
+        args.resume = experiment.model.checkpoint or None
 
 
 def open_input(args: argparse.Namespace, experiment: Experiment) -> Scene | SceneSets:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,13 +40,15 @@ from methods.mask_volume.model import Frame, PlaneModel, blend
 from methods.mask_volume.optimisers import make_optimizer
 from methods.mask_volume.originals import infer_config, is_original, read_weights
 
+log = logging.getLogger(__name__)
+
 
 @dataclass
 class Still:
     """What the plates of a clip determine, kept from moment to moment.
 
-    views: the plates, their cameras and bounds. planes: their multi-plane image [1, D, H, W, 4]. response: what they
-    contribute to the mask network's first convolution.
+    views: the plates, their cameras and bounds. planes: their multi-plane image [1, D, H, W, 4]. response:
+    what they contribute to the mask network's first convolution.
     """
 
     views: Views
@@ -286,7 +289,8 @@ class MaskVolume(Method):
             )
             files.append(folder / "planes.html")
         if "llff" in self.config.page:
-            write_mpi(state.planes, folder / "mpi")
+            for left_out in write_mpi(state.planes, folder / "mpi"):
+                log.info("%s: %s", folder / "mpi", left_out)
             files += [folder / "mpi" / "metadata.txt", folder / "mpi" / "mpi.b"]
         return files
 
@@ -320,7 +324,7 @@ def refuse_blind(planes: PlaneImage, cameras: Cameras) -> None:
         index = int(blind.int().argmax())
         depth = float((reference.w2c @ cameras.c2w[index])[2, 3])
         raise UserError(
-            f"all {len(depths)} planes lie behind target camera {index} of {len(cameras)}: it stands at depth "
-            f"{depth:.4g} of the reference camera, the planes from {float(depths.min()):.4g} to "
+            f"all {len(depths)} planes lie behind target camera {index} of {len(cameras)}: it stands at "
+            f"depth {depth:.4g} of the reference camera, the planes from {float(depths.min()):.4g} to "
             f"{float(depths.max()):.4g}: move the path back, or turn it towards the scene"
         )

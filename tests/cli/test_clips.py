@@ -57,7 +57,7 @@ def test_renders_of_the_clips_own_path_score_as_the_data_says(
 ) -> None:
     """The yardstick 'copy of the nearest source' of data/mvcam_mini, from PNG frames numbered by the path."""
     folder = parity_data / "mvcam_mini"
-    words = [f"data.root={folder}/frames", PAIR, "--format", "png", "mp4", "gif", "-b", "3"]
+    words = [f"data.root={folder}/frames", PAIR, "--format", "png", "mp4", "gif", "--at_once", "3"]
     code, out, error = call_main("video_script.py", *NEAREST, "-s", tmp_path, *words)
     assert code == 0, error
     assert f"{tmp_path}/qual_path\n" in out

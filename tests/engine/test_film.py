@@ -187,6 +187,14 @@ def test_every_moment_is_encoded_once_and_renders_come_in_batches() -> None:
         assert bool(frame.covered().any()) == (pose > 0)
 
 
+def test_the_earliest_moments_state_is_shown_once() -> None:
+    shown: list[int] = []
+    cameras = _path(4, [2.0, 1.0, 2.0, 1.0])
+    with torch.no_grad():
+        list(clip_views(Clock(), _source, cameras, moments_of(cameras, 3), 1, shown.append))
+    assert shown == [1]
+
+
 def test_methods_that_cannot_reuse_a_moment_are_not_given_one() -> None:
     method = Clock()
     method.reuses_moments = False  # type: ignore[misc]

@@ -12,7 +12,7 @@ from common.errors import UserError
 from geometry import planes as twins
 from geometry.cameras import Cameras, pinhole
 from geometry.plane_render import composite_planes, render_planes, sweep_photos
-from geometry.planes import Composite, PlaneImage, Sampling, plane_depths
+from geometry.planes import Beyond, Composite, PlaneImage, Sampling, plane_depths
 
 HEIGHT, WIDTH, PLANES = 14, 36, 6
 
@@ -248,15 +248,16 @@ def two_views() -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("sampling", ["consistent", "original"])
+@pytest.mark.parametrize("beyond", ["flag", "edge"])
 @pytest.mark.parametrize("channels", [3, 5])
-def test_compiled_sweep_is_the_twin(sampling: Sampling, channels: int) -> None:
+def test_compiled_sweep_is_the_twin(sampling: Sampling, beyond: Beyond, channels: int) -> None:
     generator = torch.Generator().manual_seed(2)
     photos = torch.rand(2, 3, channels, 10, 33, generator=generator)
     sources = pinhole(25.0, 10, 33).with_poses(torch.stack(POSES).view(2, 3, 4, 4))
     reference = pinhole(30.0, HEIGHT, WIDTH).with_poses(torch.stack(POSES[:2]))
     depths = plane_depths(2.0, 20.0, PLANES).expand(2, -1)
     ours, twin = (
-        sweep_photos(photos, sources, reference, depths, sampling, backend)
+        sweep_photos(photos, sources, reference, depths, sampling, beyond, backend)
         for backend in ("compiled", "twin")
     )
     assert ours.shape == (2, 3, channels, PLANES, HEIGHT, WIDTH)

@@ -18,7 +18,7 @@ from common.files import replacing
 
 RECORD = "made_with.json"
 _OURS = {RECORD, "run.json"}
-_WORKERS = min(8, os.cpu_count() or 1)
+_WORKERS = min(4, os.cpu_count() or 1)  # each may hold a few hundred MB of a large frame
 
 T = TypeVar("T")
 R = TypeVar("R")

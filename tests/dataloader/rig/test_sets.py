@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from common.errors import UserError
+from dataloader.formats import write_scene
 from dataloader.rig.sets import ClipScenes, RigConfig, clips_of, is_rig, open_rig_sets
 from dataloader.room_scenes import RoomScenes
+from dataloader.scene import Scene
 from dataloader.scene_sets import FilmedScenes, SceneSet, ViewTask
 from engine.config import DataConfig
 from tests.dataloader.rig.makers import make_clip, write_camera_folders, write_frame_folders
@@ -68,6 +71,29 @@ def test_folders_of_clips(tmp_path: Path) -> None:
     assert is_rig(str(tmp_path / "train"))
     assert not is_rig(str(tmp_path / "train" / "a" / "cam00"))
     assert not is_rig("builtin:rooms")
+
+
+def test_what_looks_like_a_clip(tmp_path: Path, posed_scene: Callable[..., Scene]) -> None:
+    """Incomplete clips still are clips, so that messages say what they lack; other data are not."""
+    root = write_camera_folders(make_clip(2, 2), tmp_path / "clip")
+    (root / "poses_bounds.npy").unlink()
+    frames = write_frame_folders(make_clip(2, 2), tmp_path / "frames")
+    (frames / "00000" / "poses_bounds.npy").unlink()
+    for folder in (root, frames):
+        assert is_rig(str(folder))
+        with pytest.raises(UserError, match=r"poses_bounds\.npy does not exist"):
+            open_rig_sets(DataConfig(root=str(folder)))
+    (frames / "00001" / "poses_bounds.npy").unlink()
+    assert is_rig(str(frames))
+    assert is_rig(str(tmp_path / "absent.h5"))
+    with pytest.raises(UserError, match=r"absent\.h5 does not exist"):
+        open_rig_sets(DataConfig(root=str(tmp_path / "absent.h5")))
+    (tmp_path / "64x36.h5").write_bytes(b"")  # clips of RealEstate10K
+    assert not is_rig(str(tmp_path / "64x36.h5"))
+    for kind, name in (("mvsnet", "one"), ("colmap", "set/000c3ab189999a83"), ("nerfstudio", "set/001b")):
+        write_scene(posed_scene(n=3), tmp_path / name, kind)
+    assert not is_rig(str(tmp_path / "one"))  # though it has a folder 'cams'
+    assert not is_rig(str(tmp_path / "set"))
 
 
 def test_the_shared_archives(parity_data: Path) -> None:

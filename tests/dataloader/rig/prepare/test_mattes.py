@@ -31,7 +31,7 @@ def test_mattes_of_the_miniature_rig(parity_data: Path) -> None:
             both += ((found > 0.5) & (exact > 0.5)).sum()
             either += ((found > 0.5) | (exact > 0.5)).sum()
             errors.append(np.abs(found - exact).mean())
-    assert both / either > 0.95  # measured: 0.966
+    assert both / either > 0.95  # measured: 0.964
     assert np.mean(errors) < 0.006
 
 
