@@ -51,6 +51,16 @@ def test_two_cameras_leave_none_to_score(tmp_path: Path) -> None:
     assert open_rig_sets(DataConfig(root=str(root))).tasks["test"] == []
 
 
+def test_as_many_middle_cameras_are_given_as_a_model_takes(tmp_path: Path) -> None:
+    root = str(write_camera_folders(make_clip(6, 1), tmp_path / "clip"))
+    for given, expected in ((2, (2, 3)), (3, (1, 2, 3)), (4, (1, 2, 3, 4))):
+        assert open_rig_sets(DataConfig(root=root), given).tasks["test"][0].source == expected
+    named = DataConfig(root=root, rig=RigConfig(sources=(5, 0)))
+    assert open_rig_sets(named, 3).tasks["test"][0].source == (5, 0)
+    with pytest.raises(UserError, match="clip has 6 cameras, and 7 are to be given"):
+        open_rig_sets(DataConfig(root=root), 7)
+
+
 def test_frame_folders_and_their_plates(tmp_path: Path) -> None:
     root = write_frame_folders(make_clip(), tmp_path / "frames")
     (tmp_path / "background").rename(tmp_path / "plates")
