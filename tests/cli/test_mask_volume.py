@@ -1,4 +1,4 @@
-"""mask_volume from the command line: both stages, scores, videos while time runs, and bad input in one line."""
+"""mask_volume from the command line: both stages, scores, videos of clips, and bad input in one line."""
 
 from __future__ import annotations
 

@@ -206,7 +206,7 @@ def test_depth_is_that_of_the_plane_for_whoever_looks() -> None:
     turned = viewer(rotation_y(torch.tensor(0.2).double()), z=0.5)
     seen = depth(wall(), turned).double()
     assert seen.std() > 0.05
-    points = turned.unproject(seen[:, 0])[middle[:-1] + (slice(3, -3), slice(None))]
+    points = turned.unproject(seen[:, 0])[(..., slice(3, -3), slice(3, -3), slice(None))]
     torch.testing.assert_close(points[..., 2], torch.full_like(points[..., 2], 4.0), rtol=1e-4, atol=0)
 
 

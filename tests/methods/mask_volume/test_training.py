@@ -176,9 +176,10 @@ def test_previews_show_sources_target_ours_and_the_mask(stage: str, pictures: in
     with torch.no_grad():
         rows = method.preview(samples.collate([samples.draw(i, i) for i in range(2)]))
     assert [len(row) for row in rows] == [pictures] * 2
-    assert all(
-        image.shape == (3, 18, 26) and 0 <= image.min() and image.max() <= 1 for image in sum(rows, [])
-    )
+    for image in (picture for row in rows for picture in row):
+        assert image.shape == (3, 18, 26)
+        assert image.min() >= 0
+        assert image.max() <= 1
 
 
 def test_half_precision_trains(tmp_path: Path, first: tuple[Path, Result]) -> None:
@@ -196,16 +197,20 @@ def test_two_processes_follow_one_with_twice_the_batch(
 ) -> None:
     """DDP over gloo, of stage 2: no parameter is waited for in vain.
 
-    The mask term is no mean over images (it is the original's, for which a batch is one sum), so it is left out.
+    Without the mask term, which is no mean over images: a batch is one sum, as in the original.
     """
     words = [str(tmp_path / "two"), str(first[0] / "iter_20")]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = {
-        **os.environ,
-        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"},
-        **{"PYTHONPATH": str(repo_root), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+    shared = os.environ | {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "PYTHONPATH": str(repo_root),
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
     }
     command = [sys.executable, "-m", "tests.methods.mask_volume.runs", *words]
     processes = [
