@@ -117,6 +117,7 @@ def sweep_photos(
     depths: Tensor,
     sampling: Sampling = "consistent",
     beyond: Beyond = "flag",
+    *,
     backend: Backend = "auto",
 ) -> Tensor:
     """As `geometry.planes.sweep`: the volume [..., V, C, D, H, W] of photos [..., V, C, h, w].
