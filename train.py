@@ -90,7 +90,7 @@ def make_validation(
         if isinstance(scene, SceneSets):
             evaluator.tasks = find_tasks(scene, data.target).spread(data.validation_scenes)
         report = evaluator.evaluate(f"step {step}", method)
-        return {name: report.mean(name) for name in report.scores}
+        return {name: report.mean(name) for name in report.scores if report.defined(name)}
 
     return validate
 

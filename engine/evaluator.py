@@ -172,7 +172,7 @@ class Evaluator:
                     if report is not None and loaded.position == own[0] and len(own) > 1:
                         report.encode_seconds = report.render_seconds = 0.0  # it warmed the device up
                         report.untimed = (len(report.rows), 1)
-                if loaded.failure:
+                if loaded.failure and loaded.position not in before:
                     self._count_unreadable(reports, loaded, len(tasks.tasks))
                 bar.update(loaded.position not in before)
         return reports, clips

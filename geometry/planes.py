@@ -70,6 +70,11 @@ class Composite:
     alpha: Tensor
     disparity: Tensor
 
+    @property
+    def depth(self) -> Tensor:
+        """[..., N, 1, h, w] z-depth of what is seen, whose inverse is averaged; 0 where nothing is."""
+        return torch.where(self.disparity > 0, self.alpha / self.disparity.clamp(min=_TINY**2), 0.0)
+
 
 def plane_depths(near: Tensor | float, far: Tensor | float, count: int) -> Tensor:
     """Depths [..., count] from far to near, evenly spaced in inverse depth; near and far are [...].
@@ -113,6 +118,17 @@ def plane_homographies(reference: Cameras, targets: Cameras, depths: Tensor) -> 
     middle = back + moved @ back[..., 2:3, :] / distance[..., None]
     inverse = torch.linalg.inv(targets.K)[..., None, :, :]
     return reference.K[..., None, None, :, :] @ middle @ inverse
+
+
+def in_front(homographies: Tensor, height: int, width: int) -> Tensor:
+    """Whether a plane lies in front of any pixel of a height x width target: [...] bool.
+
+    homographies: [..., 3, 3] of `plane_homographies`. Their third coordinate is linear in the pixel, so that
+    the corners decide.
+    """
+    x, y = _centers(height, width, homographies)
+    corners = torch.stack([torch.stack([a, b, torch.ones_like(a)]) for a in x[[0, -1]] for b in y[[0, -1]]])
+    return (homographies[..., 2, :] @ corners.T > 0).any(-1)
 
 
 def disparity_rows(homographies: Tensor, depths: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ from geometry.planes import Sampling
 from methods.mask_volume.losses import LossConfig
 from methods.mask_volume.optimisers import OptimizerConfig
 
+PlaneFile = Literal["html", "llff"]  # a page that shows planes, LLFF's folder
+
 
 @dataclass
 class ViewsConfig:
@@ -61,7 +63,7 @@ class RenderConfig:
 class MaskVolumeConfig:
     """The model: planes, networks, and how both are used."""
 
-    checkpoint: str = ""  # weights to test and film with where -r names none: a file or folder
+    checkpoint: str = ""  # what is tested and filmed with where there is no -r, as -r names it
     stage: Literal["mpi", "mask"] = "mask"  # mpi: the first network alone, for static scenes
     views: int = 2  # sources of a multi-plane image, the first of them its reference
     width: int = 8  # channels of the networks' first layer
@@ -74,7 +76,7 @@ class MaskVolumeConfig:
     own_colours: bool = True  # a photo that does not reach a voxel gives it no colour
     backdrop: bool = True  # the farthest plane is opaque and has no edge
     stored: str = ""  # folder of LLFF's multi-plane image to show in place of photos (-i FOLDER)
-    page: tuple[str, ...] = ()  # what videos write of the planes: html, llff (--mpi)
+    page: tuple[PlaneFile, ...] = ("html",)  # what videos write of the planes of their first moment (--mpi)
     sampler: ViewsConfig = field(default_factory=ViewsConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loss: LossConfig = field(default_factory=LossConfig)

@@ -74,8 +74,8 @@ def plane_range(bounds: Tensor | None, config: MaskVolumeConfig) -> Tensor:
 class PlanesSamples:
     """Sources and a target of the scenes of a set.
 
-    Of a rig any cameras at one moment, the target first drawn; of a video of a static scene frames of a
-    stretch with a stride.
+    Of a rig any cameras at one moment; of a video of a static scene frames of a stretch with a stride. Those
+    drawn first are the sources, the first of them the reference.
     """
 
     scenes: SceneSet
@@ -120,8 +120,8 @@ class PlanesSamples:
                 order = torch.randperm(len(frames), generator=draw)[:wanted].tolist()
                 return scene, [frames[i] for i in order]
         raise UserError(
-            f"{_MOST_SHORT_SCENES} scenes in a row have too few frames: lower model.sampler.max_stride or "
-            "model.sampler.frames"
+            f"{_MOST_SHORT_SCENES} scenes in a row have no more than {least_frames(self.config.sampler)} "
+            "frames: lower model.sampler.max_stride or model.sampler.frames"
         )
 
     def _size(self, scene: Scene) -> tuple[int, int] | None:
@@ -179,9 +179,7 @@ def augmented(views: Views, config: AugmentConfig, seed: int) -> Views:
         mode = list(COLOURS)[int(torch.randint(0, len(COLOURS), (), generator=draw))]
         low, high = COLOURS[mode]
         shift = low + (high - low) * float(torch.rand((), generator=draw, dtype=torch.float64))
-        views = replace(
-            views, images=change_colour(views.images, mode, shift if mode == "hue" else 1 + shift)
-        )
+        views = _recoloured(views, mode, shift if mode == "hue" else 1 + shift)
     return views
 
 
@@ -227,6 +225,12 @@ def crop_views(views: Views, scale: float, top: int, left: int, height: int, wid
     )
 
 
+def _recoloured(views: Views, mode: str, factor: float) -> Views:
+    """Views whose photos and plates are changed alike."""
+    plates = None if views.background is None else change_colour(views.background, mode, factor)
+    return replace(views, images=change_colour(views.images, mode, factor), background=plates)
+
+
 def change_colour(images: Tensor, mode: str, factor: float) -> Tensor:
     """Images [N, 3, H, W] with one property changed (`COLOURS`), by torchvision's definitions."""
     if mode == "none":
@@ -235,7 +239,14 @@ def change_colour(images: Tensor, mode: str, factor: float) -> Tensor:
 
 
 def collate(items: list[PlanesSample]) -> PlanesSample:
-    """Samples of single scenes -> a batch. Their photos must have one size."""
+    """Samples of single scenes -> a batch. Raises UserError where their photos are of several sizes."""
+    sizes = {(camera.width, camera.height) for camera in (item.source.cameras for item in items)}
+    if len(sizes) > 1:
+        listed = ", ".join(f"{width}x{height}" for width, height in sorted(sizes))
+        raise UserError(
+            f"a batch holds photos of {listed}: set model.augment.crop or training.batch_size=1, or bring "
+            "the scenes to one size"
+        )
     return PlanesSample(
         _stacked([item.source for item in items]),
         _stacked([item.target[0] for item in items]),

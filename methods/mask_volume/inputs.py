@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from common.errors import UserError
 from dataloader.folder_scenes import scene_folders
@@ -18,6 +19,8 @@ from engine.method import Script
 from geometry.plane_files import read_mpi
 from geometry.plane_render import render_planes
 from geometry.planes import PlaneImage
+from methods.mask_volume.config import PlaneFile
+from methods.mask_volume.data import scene_bounds
 
 
 def add_arguments(parser: argparse.ArgumentParser, script: Script) -> None:
@@ -37,14 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser, script: Script) -> None:
     group.add_argument(
         "--mpi",
         nargs="*",
-        choices=("html", "llff"),
-        default=["html"],
-        help="write the first moment's planes: a page that shows them, LLFF's files (default: html)",
+        choices=get_args(PlaneFile),
+        help="write the first moment's planes: a page that shows them, LLFF's files (default: model.page)",
     )
 
 
 def apply_arguments(args: argparse.Namespace, experiment: Experiment) -> None:
-    """Let the flags of videos change the experiment."""
+    """Let the flags of videos change the experiment, and the experiment name the checkpoint."""
     rig = experiment.data.rig
     given = {name: getattr(args, name, None) for name in ("data", "background", "indices", "start", "end")}
     if given["data"] is not None:
@@ -59,8 +61,13 @@ def apply_arguments(args: argparse.Namespace, experiment: Experiment) -> None:
             raise UserError(f"--{name} {moment}: moments count from 0")
         if moment is not None:
             setattr(rig, name, moment)
+    if getattr(args, "mpi", None) is not None:
+        experiment.model.page = tuple(args.mpi)
     if getattr(args, "inputimg", None) is not None:
         experiment.model.stored = str(args.inputimg)
+    looks = hasattr(args, "savepath") and hasattr(args, "resume")  # test.py and video_script.py, not train.py
+    if looks and args.resume is None:
+        args.resume = experiment.model.checkpoint or None
 
 
 def open_input(args: argparse.Namespace, experiment: Experiment) -> Scene | SceneSets:
@@ -80,6 +87,7 @@ def open_input(args: argparse.Namespace, experiment: Experiment) -> Scene | Scen
     if _is_one_scene(data.root):
         scene = open_scene(data.root, data.format, data.images, hold_out_every=data.hold_out_every)
         scene.choose_views(data.test_views, data.left_out_views)
+        _share_bounds(scene)
         return middle_sources(scene, data.source, views)
     return open_scene_sets(data)
 
@@ -89,6 +97,15 @@ def _is_one_scene(root: str) -> bool:
         return root != ROOMS
     folder = Path(root).expanduser()
     return folder.is_dir() and bool(detect_formats(folder)) and not scene_folders(folder)
+
+
+def _share_bounds(scene: Scene) -> None:
+    """Give every photo the bounds of all: planes stand where training puts them, whichever are chosen."""
+    bounds = scene_bounds(scene)
+    if bounds is not None:
+        near, far = bounds.tolist()
+        for record in scene.records:
+            record.bounds = (near, far)
 
 
 def middle_sources(scene: Scene, split: str, count: int) -> Scene:
@@ -102,8 +119,14 @@ def middle_sources(scene: Scene, split: str, count: int) -> Scene:
 
 
 def stored_scene(planes: PlaneImage) -> Scene:
-    """A scene of one photo: what the planes' own camera sees."""
-    photo = to_uint8(render_planes(planes, planes.camera[None]).color[0].clamp(0, 1))
+    """A scene of one photo: what the planes' own camera sees, with its depth."""
+    seen = render_planes(planes, planes.camera[None])
     bounds = (float(planes.depths[-1]), float(planes.depths[0]))
-    record = Record("planes", planes.camera.to("cpu"), photo, bounds=bounds)
+    record = Record(
+        "planes",
+        planes.camera.to("cpu"),
+        to_uint8(seen.color[0].clamp(0, 1)),
+        depth=seen.depth[0, 0].float().cpu().numpy(),
+        bounds=bounds,
+    )
     return Scene("planes", [record], splits={"train": [0], "test": [0]})

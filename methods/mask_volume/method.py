@@ -27,6 +27,7 @@ from geometry.planes import (
     Composite,
     PlaneImage,
     disparity_rows,
+    in_front,
     plane_depths,
     plane_homographies,
 )
@@ -46,8 +47,8 @@ log = logging.getLogger(__name__)
 class Still:
     """What the plates of a clip determine, kept from moment to moment.
 
-    views: the plates and their cameras. planes: their multi-plane image [1, D, H, W, 4]. response: what they
-    contribute to the mask network's first convolution.
+    views: the plates, their cameras and bounds. planes: their multi-plane image [1, D, H, W, 4]. response:
+    what they contribute to the mask network's first convolution.
     """
 
     views: Views
@@ -56,14 +57,13 @@ class Still:
     response: Tensor
 
     def fits(self, source: Views) -> bool:
-        """Whether other source views have the same plates and cameras."""
-        mine, plates = self.views, source.background
+        """Whether other source views have the same plates, cameras and bounds."""
+        mine = self.views
         return (
-            plates is not None
-            and mine.images.shape == plates.shape
-            and torch.equal(mine.cameras.c2w, source.cameras.c2w)
-            and torch.equal(mine.cameras.K, source.cameras.K)
-            and torch.equal(mine.images, plates)
+            _equal(mine.images, source.background)
+            and _equal(mine.bounds, source.bounds)
+            and _equal(mine.cameras.c2w, source.cameras.c2w)
+            and _equal(mine.cameras.K, source.cameras.K)
         )
 
 
@@ -87,6 +87,7 @@ class MaskVolume(Method):
     def __init__(self, config: MaskVolumeConfig, model: PlaneModel) -> None:
         super().__init__()
         self.config, self.model = config, model
+        self.lacks_mask = False  # whether the weights loaded are of stage 1 alone
         if model.mask_net is not None:
             model.mpi_net.requires_grad_(False)
         self.criterion = Criterion(config.loss)
@@ -105,7 +106,6 @@ class MaskVolume(Method):
     @classmethod
     def apply_arguments(cls, args: argparse.Namespace, experiment: Experiment) -> None:
         inputs.apply_arguments(args, experiment)
-        experiment.model.page = list(getattr(args, "mpi", []))
 
     @classmethod
     def open(cls, args: argparse.Namespace, experiment: Experiment) -> Scene | SceneSets:
@@ -128,8 +128,8 @@ class MaskVolume(Method):
     def completed(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights of stage 1 with a mask network at its starting values."""
         own = {k: v for k, v in self.state_dict().items() if k.startswith("model.mask_net.")}
-        begun = any(name in weights for name in own)
-        return weights if begun else {**weights, **own}
+        self.lacks_mask = bool(own) and not any(name in weights for name in own)
+        return {**weights, **own} if self.lacks_mask else weights
 
     def load_original(self, folder: Path) -> dict[str, Tensor] | None:
         weights = read_weights(folder, self.config)
@@ -138,6 +138,11 @@ class MaskVolume(Method):
         return self.completed({f"model.{name}": value for name, value in weights.items()})
 
     def prepare_inference(self) -> None:
+        if self.lacks_mask:
+            raise UserError(
+                "the checkpoint is of stage mpi and has no mask network: train stage mask with "
+                "training.init_from=FOLDER, or show the first network alone with model.stage=mpi"
+            )
         settings = self.config.render
         self.eval().requires_grad_(False)
         self.model.to(getattr(torch, settings.dtype)).to(memory_format=torch.channels_last_3d)
@@ -264,17 +269,16 @@ class MaskVolume(Method):
             return kept
         frame = self._frame(source)
         plates = self.model.sweep(source.background[None], cameras, frame)
-        views = Views(source.background, source.cameras)
+        views = Views(source.background, source.cameras, bounds=source.bounds)
         return Still(views, frame, self.model.mpi(plates), self.model.still_response(plates))
 
     @torch.no_grad()
     def render(self, state: PlanesState, cameras: Cameras) -> Rendering:
         """What cameras [N] see of the planes. Raises UserError where all planes lie behind one of them."""
-        planes = state.planes
-        made = render_planes(planes, cameras.to(torch.float64), self.config.render.backend)
-        alpha = made.alpha.clamp(0, 1)
-        depth = torch.where(made.disparity > 0, made.alpha / made.disparity.clamp(min=1e-12), 0.0)
-        return Rendering(made.color.clamp(0, 1), depth, alpha)
+        planes, cameras = state.planes, cameras.to(torch.float64)
+        refuse_blind(planes, cameras)
+        made = render_planes(planes, cameras, self.config.render.backend)
+        return Rendering(made.color.clamp(0, 1), made.depth, made.alpha.clamp(0, 1))
 
     def write_sources(self, state: PlanesState, folder: Path) -> list[Path]:
         """The planes of the first moment, as a page that shows them and as LLFF's files."""
@@ -303,3 +307,24 @@ class MaskVolume(Method):
 
         assign(method, {f"model.{name}": value for name, value in weights.items()}, file)
         return method.eval()
+
+
+def _equal(one: Tensor | None, other: Tensor | None) -> bool:
+    """Whether two tensors that may be missing are the same."""
+    return one is other if one is None or other is None else torch.equal(one, other)
+
+
+def refuse_blind(planes: PlaneImage, cameras: Cameras) -> None:
+    """Raise UserError where all planes lie behind one of cameras [N], which would see nothing at all."""
+    reference, cameras = (camera.to("cpu", torch.float64) for camera in (planes.camera, cameras))
+    depths = planes.depths.to("cpu", torch.float64)
+    maps = plane_homographies(reference, cameras, depths)
+    blind = ~in_front(maps, cameras.height, cameras.width).any(-1)
+    if blind.any():
+        index = int(blind.int().argmax())
+        depth = float((reference.w2c @ cameras.c2w[index])[2, 3])
+        raise UserError(
+            f"all {len(depths)} planes lie behind target camera {index} of {len(cameras)}: it stands at "
+            f"depth {depth:.4g} of the reference camera, the planes from {float(depths.min()):.4g} to "
+            f"{float(depths.max()):.4g}: move the path back, or turn it towards the scene"
+        )

@@ -40,7 +40,7 @@ class Small(Method):
         self.register_buffer("scratch", torch.zeros(9), persistent=False)
 
     def load_original(self, folder: Path) -> dict[str, Tensor] | None:
-        file = folder / "published.safetensors"
+        file = folder if folder.suffix == ".safetensors" else folder / "published.safetensors"
         return read_safetensors(file) if file.exists() else None
 
     def render(self, state: Any, cameras: Cameras) -> Rendering:
@@ -357,3 +357,16 @@ def test_torch_files_are_hashed_as_they_are_written_and_failures_keep_their_caus
     with _file_size_limit(500), pytest.raises(OSError) as caught:
         write_torch(path, values)
     assert caught.value.errno == errno.EFBIG
+
+
+def test_the_file_of_an_original_is_enough(tmp_path: Path) -> None:
+    published = _method(0).state_dict()
+    write_safetensors(tmp_path / "weights.safetensors", published)
+    method = _method(1)
+    assert load(method, tmp_path / "runs", str(tmp_path / "weights.safetensors")) == 0
+    assert torch.equal(method.first.bias, published["first.bias"])
+    (tmp_path / "other.pt").write_bytes(b"")
+    assert "other.pt is not a checkpoint" in _message(
+        lambda: load(method, tmp_path, str(tmp_path / "other.pt"))
+    )
+    assert "-r no.pt is not a checkpoint" in _message(lambda: load(method, tmp_path, "no.pt"))

@@ -180,10 +180,14 @@ def test_scripts_take_the_file_and_keep_results_in_a_folder_of_its_name(tmp_path
     file = tmp_path / "render_video.txt"
     file.write_text(RENDER)
     parser = argparse.ArgumentParser()
-    for flag in ("-e", "--output_dir"):
-        parser.add_argument(flag, type=Path, dest={"-e": "exp_dir"}.get(flag))
+    parser.add_argument("-e", type=Path, dest="exp_dir")
+    parser.add_argument("--output_dir", type=Path)
+    parser.add_argument("-r", dest="resume")
+    parser.add_argument("-s", dest="savepath")
     args, experiment, _ = parse_experiment(parser, "test", ["-e", str(file), "data.max_size=64"])
     assert (args.output_dir, experiment.data.max_size) == (tmp_path / "render_video", 64)
+    assert args.resume == "ckpts/mask.ckpt"
+    assert parse_experiment(parser, "test", ["-e", str(file), "-r", "7"])[0].resume == "7"
     args, _, _ = parse_experiment(parser, "test", ["-e", str(file), "--output_dir", "out"])
     assert args.output_dir == Path("out")
     args, experiment, _ = parse_experiment(parser, "test", ["-e", str(tmp_path)])
