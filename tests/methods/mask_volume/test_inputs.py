@@ -45,7 +45,7 @@ def opened(words: list[str], **data: Any) -> Scene | SceneSets:
 
 
 def test_flags_of_videos_change_the_experiment() -> None:
-    words = "--data frames --background plates --indices 4 5 --start 2 --end 9 --mpi llff".split()
+    words = ["--data", "frames", "--background", "plates", "--indices", "4", "5", "--start", "2", "--end", "9", "--mpi", "llff"]
     made = experiment(words, root="other")
     rig = made.data.rig
     assert made.data.root == "frames"

@@ -170,7 +170,7 @@ def test_previews_show_sources_target_ours_and_the_mask(stage: str, pictures: in
     with torch.no_grad():
         rows = method.preview(samples.collate([samples.draw(i, i) for i in range(2)]))
     assert [len(row) for row in rows] == [pictures] * 2
-    assert all(image.shape == (3, 18, 26) and 0 <= image.min() and image.max() <= 1 for image in sum(rows, []))
+    assert all(image.shape == (3, 18, 26) and image.min() >= 0 and image.max() <= 1 for image in sum(rows, []))
 
 
 def test_half_precision_trains(tmp_path: Path, first: tuple[Path, Result]) -> None:
@@ -190,8 +190,8 @@ def test_two_processes_follow_one_with_twice_the_batch(
         port = free.getsockname()[1]
     shared = {
         **os.environ,
-        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"},
-        **{"PYTHONPATH": str(repo_root), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+        "PYTHONPATH": str(repo_root), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true",
     }
     command = [sys.executable, "-m", "tests.methods.mask_volume.runs", *words]
     processes = [
