@@ -311,7 +311,9 @@ class MaskVolume(Method):
 
 def _equal(one: Tensor | None, other: Tensor | None) -> bool:
     """Whether two tensors that may be missing are the same."""
-    return one is other if one is None or other is None else torch.equal(one, other)
+    if one is None or other is None:
+        return one is other
+    return one.dtype == other.dtype and torch.equal(one, other)
 
 
 def refuse_blind(planes: PlaneImage, cameras: Cameras) -> None:

@@ -13,6 +13,7 @@ from engine import checkpoint
 from engine.config import Experiment
 from engine.trainer import Result, train
 from methods import open_data
+from methods.mask_volume.losses import LossConfig
 from methods.mask_volume.method import MaskVolume
 from tests.methods.mask_volume.tiny import toy_experiment
 
@@ -31,8 +32,10 @@ def losses(result: Result) -> list[float]:
 
 
 def short(stage_one: Path, batch: int) -> Experiment:
-    """Three steps of stage 2."""
-    return toy_experiment(init_from=str(stage_one), steps=3, save_every=3, batch_size=batch)
+    """Three steps of stage 2, of a loss that is a mean over images."""
+    experiment = toy_experiment(init_from=str(stage_one), steps=3, save_every=3, batch_size=batch)
+    experiment.model.loss = LossConfig("l1_ssim")
+    return experiment
 
 
 def main() -> None:

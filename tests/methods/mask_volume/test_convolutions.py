@@ -38,9 +38,7 @@ def with_gradients(
 
 @pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (7, 1), (7, 2)])
 @pytest.mark.parametrize("shape", [(2, 3, 5, 9, 11), (1, 2, 2, 8, 6)])
-def test_own_gradients_are_torchs_in_double_precision(
-    size: int, stride: int, shape: tuple[int, ...]
-) -> None:
+def test_own_gradients_are_torchs_in_double_precision(size: int, stride: int, shape: tuple[int, ...]) -> None:
     weight, bias = normal(4, shape[1], size, size, size), normal(4)
 
     def own(x: Tensor, w: Tensor, b: Tensor) -> Tensor:

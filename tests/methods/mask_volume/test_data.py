@@ -153,7 +153,9 @@ def test_too_few_cameras_and_missing_plates_are_one_line() -> None:
     with pytest.raises(UserError, match=r"00001 has 2 cameras: training takes 3, model\.views given and one"):
         rig_samples(make_clip(2, 3)).draw(1, 0)
     bare = replace(make_clip(3, 2), plates=None)
-    with pytest.raises(UserError, match=r"00000 has no plates .*scripts/rig\.py background.*data\.rig\.backgr"):
+    with pytest.raises(
+        UserError, match=r"00000 has no plates .*scripts/rig\.py background.*data\.rig\.backgr"
+    ):
         rig_samples(bare).draw(0, 0)
     rig_samples(bare, stage="mpi").draw(0, 0)
 
@@ -215,7 +217,9 @@ def striped(height: int = 20, width: int = 24) -> Views:
     x = (torch.arange(width) + 0.5).expand(height, width) / width
     y = ((torch.arange(height) + 0.5) / height)[:, None].expand(height, width)
     image = torch.stack([x, y, torch.zeros_like(x)])
-    return replace(views, images=image.expand(3, 3, height, width), background=image.expand(3, 3, height, width))
+    return replace(
+        views, images=image.expand(3, 3, height, width), background=image.expand(3, 3, height, width)
+    )
 
 
 def test_a_projected_point_stays_on_its_pixel() -> None:
@@ -267,7 +271,9 @@ def test_photos_can_be_enlarged_without_a_window() -> None:
 
 
 def test_windows_larger_than_the_photos_are_refused() -> None:
-    with pytest.raises(UserError, match=r"photos of 24x20 are smaller than model\.augment\.crop=21: lower it"):
+    with pytest.raises(
+        UserError, match=r"photos of 24x20 are smaller than model\.augment\.crop=21: lower it"
+    ):
         data.augmented(striped(), AugmentConfig(crop=21), 0)
 
 

@@ -13,6 +13,7 @@ import torch
 
 from common.errors import UserError
 from dataloader.rig.archives import write_archive
+from dataloader.rig.config import RigConfig
 from dataloader.rig.sets import ClipScenes
 from dataloader.scene import Scene
 from dataloader.scene_sets import SceneSets
@@ -30,22 +31,40 @@ from tests.dataloader.rig.makers import make_clip, pose_rows, write_camera_folde
 from tests.methods.mask_volume.tiny import tiny_config
 
 
-def experiment(words: list[str], script: Script = "video", **data: Any) -> Experiment:
-    """An experiment after a method's own flags."""
+def parsed(words: list[str], script: Script = "video", **data: Any) -> tuple[argparse.Namespace, Experiment]:
+    """The method's own flags, and an experiment that they have changed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("-i", "--inputimg", type=Path)
     MaskVolume.add_arguments(parser, script)
-    made = Experiment("mask_volume", tiny_config(), DataConfig(**data))
-    MaskVolume.apply_arguments(parser.parse_args(words), made)
-    return made
+    made, args = Experiment("mask_volume", tiny_config(), DataConfig(**data)), parser.parse_args(words)
+    MaskVolume.apply_arguments(args, made)
+    return args, made
+
+
+def experiment(words: list[str], script: Script = "video", **data: Any) -> Experiment:
+    return parsed(words, script, **data)[1]
 
 
 def opened(words: list[str], **data: Any) -> Scene | SceneSets:
-    return MaskVolume.open(argparse.Namespace(), experiment(words, **data))
+    return MaskVolume.open(*parsed(words, **data))
 
 
 def test_flags_of_videos_change_the_experiment() -> None:
-    words = ["--data", "frames", "--background", "plates", "--indices", "4", "5", "--start", "2", "--end", "9", "--mpi", "llff"]
+    words = [
+        "--data",
+        "frames",
+        "--background",
+        "plates",
+        "--indices",
+        "4",
+        "5",
+        "--start",
+        "2",
+        "--end",
+        "9",
+        "--mpi",
+        "llff",
+    ]
     made = experiment(words, root="other")
     rig = made.data.rig
     assert made.data.root == "frames"
@@ -120,14 +139,20 @@ def test_every_kind_of_clip_opens(tmp_path: Path) -> None:
     write_archive(clip, tmp_path / "sets" / "train" / "scene000.h5")
     write_archive(clip, tmp_path / "sets" / "test" / "scene001.h5")
     seeds: dict[str, Any] = {"seeds": "0:1", "test_seeds": "5:6", "size": (16, 16), "frames": 2}
-    from dataloader.rig.sets import RigConfig
-
     for root in ("cameras", "sets", "sets/train/scene000.h5", "builtin:rigs"):
         place = root if root.startswith("builtin") else str(tmp_path / root)
         sets = opened([], root=place, rig=RigConfig(**seeds))
         assert isinstance(sets, SceneSets)
         assert len(sets.split("train")) == len(sets.split("test")) == 2
         assert sets.tasks["test"]
+
+
+@pytest.mark.parametrize("flag", ["background", "indices", "start", "end"])
+def test_flags_of_clips_are_for_clips(tmp_path: Path, flag: str) -> None:
+    with pytest.raises(UserError, match=rf"--{flag} goes with clips of a rig, and builtin:rooms is none"):
+        opened([f"--{flag}", "1"], root="builtin:rooms")
+    with pytest.raises(UserError, match=rf"--{flag} goes with clips, not with stored planes"):
+        opened(["-i", str(tmp_path), f"--{flag}", "1"])
 
 
 def test_sets_of_static_scenes_open(tmp_path: Path) -> None:

@@ -96,7 +96,10 @@ def test_another_clips_plates_are_not_kept(what: str) -> None:
 @pytest.mark.parametrize("stage", ["mpi", "mask"])
 def test_plain_networks_make_the_same_views(stage: str, sweeps: list[Tensor]) -> None:
     config = tiny_config(stage, margin=0.1)
-    fast, plain = tiny_method(config), tiny_method(replace(config, render=RenderConfig("float32", "twin", True)))
+    fast, plain = (
+        tiny_method(config),
+        tiny_method(replace(config, render=RenderConfig("float32", "twin", True))),
+    )
     fast.prepare_inference()
     plain.prepare_inference()
     views = rig_views(3)
@@ -151,6 +154,8 @@ def test_single_precision_cameras_are_as_good(stage: str) -> None:
     assert views.cameras.K.dtype == torch.float64
     single = replace(views, cameras=views.cameras.to(torch.float32))
     torch.testing.assert_close(render(method, single), render(method, views), rtol=0, atol=1e-3)
+    state = method.encode(views[:2])
+    torch.testing.assert_close(render(method, single, state), render(method, single), **SAME)
 
 
 def test_targets_of_any_number_and_size() -> None:
@@ -216,7 +221,9 @@ def test_cameras_behind_every_plane_are_refused_by_number_and_place() -> None:
     for z in (-3.0, 0.0, 5.0, 7.9):  # some planes are still before the camera
         method.render(wall(), viewer(z=z))
     cameras = viewer(z=9.5)
-    path = replace(cameras, K=cameras.K.expand(3, 3, 3), c2w=torch.cat([viewer().c2w, cameras.c2w, cameras.c2w]))
+    path = replace(
+        cameras, K=cameras.K.expand(3, 3, 3), c2w=torch.cat([viewer().c2w, cameras.c2w, cameras.c2w])
+    )
     message = r"all 4 planes lie behind target camera 1 of 3: it stands at depth 9\.5 .* from 2 to 8: move"
     with pytest.raises(UserError, match=message):
         method.render(wall(), path)
