@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from geometry.cameras import Cameras
-from geometry.planes import OUT_OF_VIEW, Beyond, in_view, sweep
+from geometry.plane_render import sweep_photos
+from geometry.planes import OUT_OF_VIEW, Beyond, in_view
 from methods.mask_volume.config import MaskVolumeConfig
 from methods.mask_volume.network import PLAIN, Forms, MaskNet, MpiNet, Part, UNet3d
 
@@ -81,8 +82,9 @@ class PlaneModel(nn.Module):
         """Photos [B, V, 3, h, w] and their cameras [B, V] through the planes."""
         sampling, own = self.config.sampling, self.config.own_colours
         beyond: Beyond = "edge" if own else "flag"
-        first = sweep(images[:, :1], cameras[:, :1], frame.reference, frame.depths[:, :1], sampling, beyond)
-        others = sweep(images[:, 1:], cameras[:, 1:], frame.reference, frame.depths, sampling, beyond)
+        reference, how = frame.reference, (sampling, beyond)
+        first = sweep_photos(images[:, :1], cameras[:, :1], reference, frame.depths[:, :1], *how)
+        others = sweep_photos(images[:, 1:], cameras[:, 1:], reference, frame.depths, *how)
         reach = in_view(cameras, frame.reference, frame.depths) if own else None
         return Swept(first[:, 0, :, 0], others, reach)
 

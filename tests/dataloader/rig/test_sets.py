@@ -10,7 +10,8 @@ import pytest
 
 from common.errors import UserError
 from dataloader.formats import write_scene
-from dataloader.rig.sets import ClipScenes, RigConfig, clips_of, is_rig, open_rig_sets
+from dataloader.rig.config import RigConfig
+from dataloader.rig.sets import ClipScenes, clips_of, is_rig, open_rig_sets
 from dataloader.room_scenes import RoomScenes
 from dataloader.scene import Scene
 from dataloader.scene_sets import FilmedScenes, SceneSet, ViewTask

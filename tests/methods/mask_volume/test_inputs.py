@@ -13,7 +13,8 @@ import torch
 
 from common.errors import UserError
 from dataloader.rig.archives import write_archive
-from dataloader.rig.sets import ClipScenes, RigConfig
+from dataloader.rig.config import RigConfig
+from dataloader.rig.sets import ClipScenes
 from dataloader.scene import Scene
 from dataloader.scene_sets import SceneSets
 from engine.config import DataConfig, Experiment
