@@ -15,6 +15,7 @@ from torch.nn import functional
 
 # Per parity of the output position: which of the 3 taps fall on which of 2 neighbouring coarse positions.
 _TAPS = ((((1.0, 0.0, 0.0), (0.0, 1.0, 1.0))), ((1.0, 1.0, 0.0), (0.0, 0.0, 1.0)))
+_AT_ONCE = 1 << 24  # numbers that are made before they are put in their places
 
 
 def conv3d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, padding: int = 0) -> Tensor:
@@ -80,31 +81,48 @@ def upsampled_conv_twin(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def upsampled_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """As the twin, on the coarse grid: an output position sees 2x2x2 coarse ones, by one of 8 small kernels.
 
-    8 multiplications in place of 27 per output and channel (sub-pixel convolution, Shi et al. 2016).
+    8 multiplications in place of 27 per output and channel (sub-pixel convolution, Shi et al. 2016). Without
+    gradients little more memory is held than the result takes.
     """
+    kernels = _phase_kernels(weight)
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
-        phases = [_slab(x, weight, bias, a) for a in (0, 1)]
-        fine = torch.stack(phases, 2).flatten(1, 2)  # [B, 2D, 2H, 2W, O]
+        slabs = [_interleave(_slab(x, 0, x.shape[2], a, kernels[a], bias)) for a in (0, 1)]
+        fine = torch.stack(slabs, 2).flatten(1, 2)  # [B, 2D, 2H, 2W, O]
         return fine.permute(0, 4, 1, 2, 3)
-    b, _, d, h, w = x.shape
-    fine = x.new_empty(b, 2 * d, 2 * h, 2 * w, len(weight))
-    for a in (0, 1):
-        fine[:, a::2] = _slab(x, weight, bias, a)
-    return fine.permute(0, 4, 1, 2, 3)
+    (b, _, d, h, w), o = x.shape, len(weight)
+    fine = x.new_empty(b, d, 2, h, 2, w, 2, o)
+    step = max(1, _AT_ONCE // (4 * b * (h + 1) * (w + 1) * o))
+    for start in range(0, d, step):
+        stop = min(start + step, d)
+        for a in (0, 1):
+            slab = _slab(x, start, stop, a, kernels[a], bias)
+            for row in (0, 1):
+                for column in (0, 1):
+                    fine[:, start:stop, a, :, row, :, column] = slab[row][column]
+    return fine.view(b, 2 * d, 2 * h, 2 * w, o).permute(0, 4, 1, 2, 3)
 
 
-def _slab(x: Tensor, weight: Tensor, bias: Tensor, a: int) -> Tensor:
-    """Every other plane of the result, from plane `a`: [B, D, 2H, 2W, O]."""
+def _phase_kernels(weight: Tensor) -> Tensor:
+    """For either parity of planes the small kernels of all four rows and columns: [2, 4 O, C, 2, 2, 2]."""
     taps = torch.tensor(_TAPS, dtype=weight.dtype, device=weight.device)
-    small = torch.einsum("xi,byj,czk,oqijk->bcoqxyz", taps[a], taps, taps, weight)
-    padded = functional.pad(x, (1, 1, 1, 1, 1 - a, a))
-    made = conv3d(padded, small.flatten(0, 2), bias.repeat(4)).permute(0, 2, 3, 4, 1)
-    d, h, w, o = *x.shape[2:], len(weight)
-    made = made.unflatten(-1, (2, 2, o))
-    rows = [
-        torch.stack([made[:, :d, b : b + h, c : c + w, b, c] for c in (0, 1)], 4).flatten(3, 4)
-        for b in (0, 1)
-    ]
+    return torch.einsum("axi,byj,czk,oqijk->abcoqxyz", taps, taps, taps, weight).flatten(1, 3)
+
+
+def _slab(x: Tensor, start: int, stop: int, a: int, kernels: Tensor, bias: Tensor) -> list[list[Tensor]]:
+    """Every other plane of the result, from plane `a` of those that the coarse planes start ... stop become:
+    by parity of row and column [B, stop - start, H, W, O].
+    """
+    d, h, w = x.shape[2:]
+    first, last = start - 1 + a, stop + a  # coarse planes that are seen
+    planes = x[:, :, max(first, 0) : min(last, d)]
+    padded = functional.pad(planes, (1, 1, 1, 1, max(-first, 0), max(last - d, 0)))
+    made = conv3d(padded, kernels, bias.repeat(4)).permute(0, 2, 3, 4, 1).unflatten(-1, (2, 2, -1))
+    return [[made[:, :, b : b + h, c : c + w, b, c] for c in (0, 1)] for b in (0, 1)]
+
+
+def _interleave(slab: list[list[Tensor]]) -> Tensor:
+    """What `_slab` returns, as whole planes [B, D, 2H, 2W, O]."""
+    rows = [torch.stack(columns, 4).flatten(3, 4) for columns in slab]
     return torch.stack(rows, 3).flatten(2, 3)
 
 
@@ -119,11 +137,27 @@ def constant_conv_twin(image: Tensor, planes: int, weight: Tensor) -> Tensor:
 
 def constant_conv(image: Tensor, planes: int, weight: Tensor) -> Tensor:
     """As the twin, by at most k two-dimensional convolutions: only planes near either end differ."""
+    made, which = _different_planes(image, planes, weight)
+    return made[:, which].transpose(1, 2)
+
+
+def add_constant_conv(total: Tensor, image: Tensor, weight: Tensor) -> Tensor:
+    """`total` [B, O, planes, H, W] + `constant_conv`; overwrites `total` where no gradient is wanted."""
+    planes = total.shape[2]
+    if torch.is_grad_enabled() and (total.requires_grad or weight.requires_grad or image.requires_grad):
+        return total + constant_conv(image, planes, weight)
+    made, which = _different_planes(image, planes, weight)
+    for plane, index in enumerate(which):
+        total[:, :, plane] += made[:, index]
+    return total
+
+
+def _different_planes(image: Tensor, planes: int, weight: Tensor) -> tuple[Tensor, list[int]]:
+    """The different planes [B, n, O, H, W] of `constant_conv`, and which of them each plane is."""
     spans, which = _spans(planes, weight.shape[-1])
     kernels = torch.cat([weight[:, :, low:high].sum(2) for low, high in spans])
     made = functional.conv2d(image, kernels, padding=weight.shape[-1] // 2)
-    made = made.unflatten(1, (len(spans), len(weight)))
-    return made[:, which].transpose(1, 2)
+    return made.unflatten(1, (len(spans), len(weight))), which
 
 
 @cache

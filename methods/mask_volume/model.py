@@ -90,27 +90,32 @@ class PlaneModel(nn.Module):
 
     def mpi(self, swept: Swept) -> Tensor:
         """The multi-plane image [B, D, H, W, 4] that the first network makes of a sweep."""
-        net = self.mpi_net
-        size = swept.others.shape[3:]
-        response = net.response(swept.parts(0, _dtype(net)), swept.planes, bias=True)
-        alpha, logits = MpiNet.head(net.after_first(response, size).float())
-        layers = torch.cat([self._colors(swept, logits), alpha[..., None]], -1)
-        if self.config.backdrop:
-            layers = torch.cat([_opaque(layers[:, :1]), layers[:, 1:]], 1)
-        if self.config.premultiplied:
-            layers = torch.cat([layers[..., :3] * layers[..., 3:], layers[..., 3:]], -1)
-        return layers
+        net, count = self.mpi_net, swept.planes
+        # nothing else holds the response, which the network gives up as soon as it can
+        raw = net.after_first(
+            net.response(swept.parts(0, _dtype(net)), count, bias=True), swept.others.shape[3:]
+        )
+        alpha, logits = MpiNet.head(raw.float())
+        layers = [self._layer(swept, plane, alpha[:, plane], logits[:, :, plane]) for plane in range(count)]
+        return torch.stack(layers, 1)
 
-    def _colors(self, swept: Swept, logits: Tensor) -> Tensor:
-        """Colours [B, D, H, W, 3]: those of the views, mixed as the logits [B, V, D, H, W] say."""
+    def _layer(self, swept: Swept, plane: int, alpha: Tensor, logits: Tensor) -> Tensor:
+        """One plane [B, H, W, 4]: the views' colours, mixed as the logits [B, V, H, W] say, and alpha [B, H,
+        W].
+        """
         if swept.reach is not None:
-            nowhere = ~swept.reach.any(1, keepdim=True)  # no view reaches there: edge colours of all
-            logits = logits.masked_fill(~(swept.reach | nowhere), -torch.inf)
+            reach = swept.reach[:, :, plane]
+            nowhere = ~reach.any(1, keepdim=True)  # no view reaches there: edge colours of all
+            logits = logits.masked_fill(~(reach | nowhere), -torch.inf)
         weights = logits.softmax(1)
-        colors = weights[:, 0, None] * swept.first[:, :, None]
+        color = weights[:, :1] * swept.first
         for view in range(1, weights.shape[1]):
-            colors = colors + weights[:, view, None] * swept.others[:, view - 1]
-        return colors.permute(0, 2, 3, 4, 1)
+            color = color + weights[:, view : view + 1] * swept.others[:, view - 1, :, plane]
+        if self.config.backdrop and plane == 0:
+            alpha = torch.ones_like(alpha)
+        if self.config.premultiplied:
+            color = color * alpha[:, None]
+        return torch.stack([*color.unbind(1), alpha], -1)
 
     def still_response(self, plates: Swept) -> Tensor:
         """What plates contribute to the mask network's first convolution."""
@@ -120,8 +125,10 @@ class PlaneModel(nn.Module):
     def mask(self, swept: Swept, still: Tensor) -> Tensor:
         """The mask volume [B, 1, D, H, W] in [0, 1] of a sweep. still: `still_response` of its plates."""
         net = self._mask_net()
-        response = net.response(swept.parts(0, _dtype(net)), swept.planes) + still
-        return net.after_first(response, swept.others.shape[3:]).float().sigmoid()
+        raw = net.after_first(
+            net.response(swept.parts(0, _dtype(net)), swept.planes).add_(still), swept.others.shape[3:]
+        )
+        return raw.float().sigmoid()
 
     def _mask_net(self) -> MaskNet:
         assert self.mask_net is not None, "the settings have no mask network"
@@ -131,10 +138,6 @@ class PlaneModel(nn.Module):
 def blend(mask: Tensor, now: Tensor, still: Tensor) -> Tensor:
     """Two multi-plane images [B, D, H, W, 4] mixed by a mask [B, 1, D, H, W], all four channels alike."""
     return torch.lerp(still, now, mask[:, 0, ..., None])
-
-
-def _opaque(layers: Tensor) -> Tensor:
-    return torch.cat([layers[..., :3], torch.ones_like(layers[..., 3:])], -1)
 
 
 def _dtype(net: UNet3d) -> torch.dtype:

@@ -6,7 +6,7 @@ The same weights run in several forms that agree (`Forms`); `response` and `afte
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from methods.mask_volume.convolutions import (
+    add_constant_conv,
     constant_conv,
     constant_conv_twin,
     conv3d,
     upsampled_conv,
     upsampled_conv_twin,
 )
+from methods.mask_volume.norms import rectified_norm
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Block(nn.Module):
 
     def finish(self, x: Tensor) -> Tensor:
         """What follows the convolution, whose result may be overwritten."""
-        return x if self.norm is None else self.norm(functional.relu(x, inplace=True))
+        return x if self.norm is None else rectified_norm(x, self.norm)
 
 
 @dataclass
@@ -110,28 +112,40 @@ class UNet3d(nn.Module):
 
         bias: whether to add the layer's bias.
         """
-        weight = self.conv1_1.conv.weight
         total: Tensor | None = None
-        for part in parts:
-            given = part.volume if part.image is None else part.image
-            assert given is not None
-            kernel = weight[:, part.first : part.first + given.shape[1]]
-            made = self._convolve(given, kernel, planes)
-            total = made if total is None else total + made
+        left = self.conv1_1.bias if bias else None
+        for part in sorted(parts, key=lambda part: part.image is not None):  # volumes, then images
+            if part.image is not None:
+                total = self._add_image(total, part.image, self._kernel(part, part.image), planes)
+                continue
+            assert part.volume is not None
+            kernel, convolve = self._kernel(part, part.volume), self._convolution()
+            made = convolve(part.volume, kernel, left, 1, kernel.shape[-1] // 2)
+            total, left = made if total is None else total + made, None
         assert total is not None
-        return total + self.conv1_1.bias[:, None, None, None] if bias else total
+        return total if left is None else total + left[:, None, None, None]
 
-    def _convolve(self, given: Tensor, kernel: Tensor, planes: int) -> Tensor:
-        """A volume, or an image in place of one, with the first layer's kernel."""
-        if given.ndim == 4:
-            return (constant_conv if self.forms.constant else constant_conv_twin)(given, planes, kernel)
-        convolve = conv3d if self.forms.one_dnn else functional.conv3d
-        return convolve(given, kernel, None, 1, kernel.shape[-1] // 2)
+    def _kernel(self, part: Part, given: Tensor) -> Tensor:
+        """Of the first layer what looks at the channels of a part."""
+        return self.conv1_1.conv.weight[:, part.first : part.first + given.shape[1]]
+
+    def _convolution(self) -> Callable[..., Tensor]:
+        return conv3d if self.forms.one_dnn else functional.conv3d
+
+    def _add_image(self, total: Tensor | None, image: Tensor, kernel: Tensor, planes: int) -> Tensor:
+        """What the first layer makes of an image in place of a volume, added to a total."""
+        if not self.forms.constant:
+            made = constant_conv_twin(image, planes, kernel)
+            return made if total is None else total + made
+        if total is None:
+            return constant_conv(image, planes, kernel)
+        return add_constant_conv(total, image, kernel)
 
     def after_first(self, response: Tensor, size: Sequence[int]) -> Tensor:
         """From the first convolution's result (which may be overwritten) to the output of size (D, H, W)."""
         own = self.forms.one_dnn
         c1 = self.conv1_2(self.conv1_1.finish(response), own)
+        del response  # the largest, where nobody else needs it
         c2 = self.conv2_2(self.conv2_1(c1, own), own)
         c3 = self.conv3_2(self.conv3_1(c2, own), own)
         c4 = self.conv4_2(self.conv4_1(c3, own), own)
