@@ -194,9 +194,11 @@ class Scene:
         size = (cameras.height, cameras.width)
         records = [self.records[i] for i in indices]
         with ThreadPoolExecutor(max(1, threads)) as pool:
-            images = _stack_photos(pool.map(Record.load, records), size)
-            plates = [] if any(r.background is None for r in records) else records
-            background = _stack_photos(pool.map(Record.load_background, plates), size) if plates else None
+            images = _stack_photos(pool.map(lambda record: record.load(), records), size)
+            background = None
+            if all(record.background is not None for record in records):
+                plates = pool.map(lambda record: record.load_background(), records)
+                background = _stack_photos(plates, size)
         depth, valid = _stack_depths(records, size)
         bounds = [record.bounds for record in records if record.bounds is not None]
         return Views(

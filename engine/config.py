@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from common.errors import UserError
-from dataloader.rig.sets import RigConfig
+from dataloader.rig.config import RigConfig
 from dataloader.room_scenes import RoomsConfig
 from engine.key_value_files import SUFFIX, find_key_values, read_key_values
 

@@ -174,7 +174,8 @@ def clip_views(
     source: reads the views given at a moment, on the method's device. moments: of the poses cameras [N].
     first: is shown the state of the earliest of them. Poses are taken moment by moment, so that each moment
     is read and encoded once, the next one being read meanwhile; two moments' states are in memory at most. To
-    be gone through without gradients.
+    be gone through without gradients. Raises UserError, with the frame's number, where a pose cannot be
+    rendered.
     """
     state: Any = None
     earliest = min(moments)
@@ -186,7 +187,10 @@ def clip_views(
         poses = [i for i, own in enumerate(moments) if own == moment]
         for start in range(0, len(poses), batch_size):
             chosen = poses[start : start + batch_size]
-            rendering = method.render(state, cameras[torch.tensor(chosen)])
+            try:
+                rendering = method.render(state, cameras[torch.tensor(chosen)])
+            except UserError as error:
+                raise UserError(f"frame {', '.join(map(str, chosen))} of the path: {error}") from None
             yield from ((pose, _single(rendering, i)) for i, pose in enumerate(chosen))
 
 

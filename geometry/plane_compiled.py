@@ -102,13 +102,9 @@ class _Work:
         run_all([partial(plane_gradient_jit.sample_gradients, *fixed, *part) for part in row_ranges(*lines)])
         jobs: list[Job] = []
         for k in range(len(texels)):
-            target = (
-                gradient[k],
-                maps[k],
-                self.texels,
-                plane_jit.BACKDROP if backdrop and k == 0 else plane_jit.NOTHING,
-            )
-            jobs.append(partial(plane_gradient_jit.add_to_layer, *target, held[k], pull.shape[2], *lines))
+            beyond = plane_jit.BACKDROP if backdrop and k == 0 else plane_jit.NOTHING
+            layer = gradient[k], maps[k], self.texels, beyond, held[k]
+            jobs.append(partial(plane_gradient_jit.add_to_layer, *layer, pull.shape[2], *lines))
         run_all(jobs)
 
 

@@ -114,11 +114,8 @@ def place(matrix, row, first, count, texels, beyond, scratch):
     top, bottom, left, right, at, whole_x, whole_y, part_x, part_y = scratch
     zero, one = np.int32(0), left.dtype.type(1)
     none = left.dtype.type(0)
-    far_x, far_y, stride = (
-        np.int32(max(texels[1] - 2, 0)),
-        np.int32(max(texels[0] - 2, 0)),
-        np.int32(texels[2]),
-    )
+    far_x, far_y = np.int32(max(texels[1] - 2, 0)), np.int32(max(texels[0] - 2, 0))
+    stride = np.int32(texels[2])
     for i in range(count):
         x, y = whole_x[i], whole_y[i]
         x0 = x if x > zero else zero
@@ -178,11 +175,8 @@ def composite(layers, maps, rows, texels, premultiplied, backdrop, out, top, bot
         high = min(ROWS, bottom - y)
         for r in range(high):
             for k in range(planes):
-                spans[r, k] = span(
-                    maps[k], y + r, texels, BACKDROP if backdrop and k == 0 else NOTHING, columns
-                )
-                if exact:
-                    spans[r, k] = 0, columns
+                beyond = BACKDROP if backdrop and k == 0 else NOTHING
+                spans[r, k] = (0, columns) if exact else span(maps[k], y + r, texels, beyond, columns)
         for x in range(0, columns, BLOCK):
             end = min(x + BLOCK, columns)
             through[:], disparity[:], total[:] = 1, 0, 0

@@ -70,7 +70,10 @@ def composite_planes(
     """
     b, d = layers.shape[:2]
     if layers.shape[4:] != (4,) or homographies.shape[2:] != (d, 3, 3) or len(homographies) != b:
-        raise ValueError(f"layers {tuple(layers.shape)}, homographies {tuple(homographies.shape)}: see above")
+        raise ValueError(
+            f"need layers [B, D, H, W, 4] and homographies [B, N, D, 3, 3], got {tuple(layers.shape)}, "
+            f"{tuple(homographies.shape)}"
+        )
     if rows.shape != homographies.shape[:-1]:
         raise ValueError(f"rows are {tuple(rows.shape)}, not {tuple(homographies.shape[:-1])}")
     if layers.dtype not in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
@@ -117,13 +120,13 @@ def sweep_photos(
     depths: Tensor,
     sampling: Sampling = "consistent",
     beyond: Beyond = "flag",
+    *,
     backend: Backend = "auto",
 ) -> Tensor:
     """As `geometry.planes.sweep`: the volume [..., V, C, D, H, W] of photos [..., V, C, h, w].
 
     Homographies are computed in float64. backend: 'twin', 'compiled' (float32 photos on the CPU, no gradient)
-    or 'auto': compiled where it can be, else the twin. Raises UserError for one that cannot run
-    here.
+    or 'auto': compiled where it can be, else the twin. Raises UserError for one that cannot run here.
     """
     device = images.device
     sources, reference = (camera.to(device, torch.float64) for camera in (sources, reference))

@@ -71,8 +71,9 @@ def frame_folders(root: Path) -> list[Path]:
 
 
 def camera_folders(root: Path) -> list[Path]:
-    """The folders of a clip's cameras: those whose names start with 'cam', sorted."""
-    return [path for path in _folders(root) if path.name.startswith("cam")]
+    """The folders of a clip's cameras, sorted: their names start with 'cam' (not MVSNet's 'cams')."""
+    folders = [path for path in _folders(root) if path.name.startswith("cam")]
+    return [path for path in folders if not path.name.startswith("cams")]
 
 
 def _folders(root: Path) -> list[Path]:

@@ -12,44 +12,12 @@ from typing import Protocol
 from common.errors import UserError
 from dataloader.re10k.stacked import stacked_file
 from dataloader.rig.clip import Clip
+from dataloader.rig.config import RIGS, RigConfig
 from dataloader.rig.folders import is_clip, open_frames
-from dataloader.room_scenes import seed_range
 from dataloader.scene import Scene
 from dataloader.scene_sets import SceneSet, SceneSets, ViewTask
 
-RIGS = "builtin:rigs"
 SPLITS = ("train", "test")
-
-
-@dataclass
-class RigConfig:
-    """Clips of a rig (`data.rig`): which cameras and moments are used; the clips of builtin:rigs.
-
-    Seeds: 'FIRST:LAST' (LAST left out). Cameras and moments count from 0.
-    """
-
-    sources: tuple[int, ...] = ()  # cameras given when tested, the reference first; empty = the middle pair
-    targets: tuple[int, ...] = ()  # cameras scored when tested; empty = all others
-    start: int = 0  # first moment used
-    end: int = 0  # the moment after the last one used; 0 = all
-    every: int = 1  # every n-th moment of these
-    background: str = ""  # folder of the plates; empty = 'background' in the clip's folder
-    seeds: str = "0:64"  # of builtin:rigs: clips to train on
-    test_seeds: str = "100000:100004"  # of builtin:rigs: clips to test with, never the same
-    frames: int = 6  # of builtin:rigs: moments of a clip
-    size: tuple[int, int] = (72, 128)  # of builtin:rigs: height and width of the photos in pixels
-    cameras: int = 0  # of builtin:rigs: cameras per clip; 0 = 4 to 10, as drawn
-
-    def __post_init__(self) -> None:
-        train, test = (seed_range(seeds, "data.rig") for seeds in (self.seeds, self.test_seeds))
-        if set(train) & set(test):
-            raise UserError(f"data.rig: seeds {self.seeds} and test_seeds {self.test_seeds} overlap")
-        if self.start < 0 or self.end < 0 or self.every < 1 or self.frames < 1:
-            raise UserError("data.rig: start and end must be at least 0, every and frames at least 1")
-        if self.cameras and self.cameras < 2:
-            raise UserError(f"data.rig.cameras is {self.cameras}: a rig has at least 2, 0 draws how many")
-        if min(self.size) < 16:
-            raise UserError(f"data.rig.size is {list(self.size)}: height and width must be at least 16")
 
 
 class RigSettings(Protocol):
@@ -108,13 +76,17 @@ def clips_of(scenes: SceneSet) -> list[Clip]:
     return list(scenes.clips)
 
 
-def choose_cameras(config: RigConfig, clip: Clip) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def choose_cameras(config: RigConfig, clip: Clip, given: int = 2) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The cameras given (the reference first) and those scored; none of the latter where all are given.
 
-    Raises UserError for a camera that the clip does not have or that is named twice.
+    given: how many of the middle ones are given where `config.sources` names none. Raises UserError for a
+    camera that the clip does not have or that is named twice, and where there are fewer than `given`.
     """
     count = len(clip.cameras)
-    sources = config.sources or (count // 2 - 1, count // 2)
+    if not config.sources and count < given:
+        raise UserError(f"{clip.name} has {count} cameras, and {given} are to be given")
+    start = (count - given) // 2
+    sources = config.sources or tuple(range(start, start + given))
     targets = config.targets or tuple(i for i in range(count) if i not in sources)
     for name, chosen in (("sources", sources), ("targets", targets)):
         for camera in chosen:
@@ -139,9 +111,10 @@ def is_rig(root: str) -> bool:
     return path.is_dir() and (is_clip(path) or bool(_clips_below(path)))
 
 
-def open_rig_sets(data: RigSettings) -> SceneSets:
+def open_rig_sets(data: RigSettings, given: int = 2) -> SceneSets:
     """The clips that `data.root` names, and a task per moment on the split 'test'.
 
+    given: how many of the middle cameras are given there, where `data.rig.sources` names none.
     root: a clip's folder or archive, which is both 'train' and 'test'; a folder of clips, or of folders of
     clips, where 'train/' and 'test/' are the splits if there are such; or 'builtin:rigs' (`data.rig`). Every
     clip is cut to the moments that `data.rig` chooses. Raises UserError for anything else, and for
@@ -160,13 +133,13 @@ def open_rig_sets(data: RigSettings) -> SceneSets:
         name: ClipScenes([clip.cut(rig.start, rig.end, rig.every) for clip in clips], f"{data.root} {name}")
         for name, clips in splits.items()
     }
-    tasks = {"test": _tasks(sets["test"], rig)} if "test" in sets else {}
+    tasks = {"test": _tasks(sets["test"], rig, given)} if "test" in sets else {}
     return SceneSets(data.root, dict(sets), tasks)
 
 
-def _tasks(scenes: ClipScenes, config: RigConfig) -> list[ViewTask]:
+def _tasks(scenes: ClipScenes, config: RigConfig, given: int) -> list[ViewTask]:
     """A task per moment: the source cameras are given, the target cameras scored."""
-    cameras = [choose_cameras(config, clip) for clip in scenes.clips]
+    cameras = [choose_cameras(config, clip, given) for clip in scenes.clips]
     chosen = [cameras[scenes.moment(index)[0]] for index in range(len(scenes))]
     return [ViewTask(i, sources, targets) for i, (sources, targets) in enumerate(chosen) if targets]
 

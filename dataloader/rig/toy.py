@@ -20,7 +20,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from dataloader.rig.clip import Clip
-from dataloader.rig.sets import RIGS, RigConfig
+from dataloader.rig.config import RIGS, RigConfig
 from dataloader.rig.toy_cast import depth_map, depth_range, picture
 from dataloader.rig.toy_draw import draw_stage
 from dataloader.rig.toy_site import draw_cameras, draw_site

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -21,6 +22,8 @@ from geometry.plane_render import render_planes
 from geometry.planes import PlaneImage
 from methods.mask_volume.config import PlaneFile
 from methods.mask_volume.data import scene_bounds
+
+_CLIP_FLAGS = ("background", "indices", "start", "end")
 
 
 def add_arguments(parser: argparse.ArgumentParser, script: Script) -> None:
@@ -48,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser, script: Script) -> None:
 def apply_arguments(args: argparse.Namespace, experiment: Experiment) -> None:
     """Let the flags of videos change the experiment, and the experiment name the checkpoint."""
     rig = experiment.data.rig
-    given = {name: getattr(args, name, None) for name in ("data", "background", "indices", "start", "end")}
+    given = {name: getattr(args, name, None) for name in ("data", *_CLIP_FLAGS)}
     if given["data"] is not None:
         experiment.data.root = str(given["data"])
     if given["background"] is not None:
@@ -74,9 +77,10 @@ def open_input(args: argparse.Namespace, experiment: Experiment) -> Scene | Scen
     """What `data.root` names, or the scene of stored planes. Raises UserError for anything missing."""
     data, views = experiment.data, experiment.model.views
     if experiment.model.stored:
+        _refuse_flags(args, ("data", *_CLIP_FLAGS), "goes with clips, not with stored planes (-i)")
         return stored_scene(read_mpi(Path(experiment.model.stored)))
     if is_rig(data.root):
-        sets = open_rig_sets(data)
+        sets = open_rig_sets(data, views)
         for task in sets.tasks.get("test", []):
             if len(task.source) != views:
                 raise UserError(
@@ -84,12 +88,20 @@ def open_input(args: argparse.Namespace, experiment: Experiment) -> Scene | Scen
                     "(model.views)"
                 )
         return sets
+    _refuse_flags(args, _CLIP_FLAGS, f"goes with clips of a rig, and {data.root} is none")
     if _is_one_scene(data.root):
         scene = open_scene(data.root, data.format, data.images, hold_out_every=data.hold_out_every)
         scene.choose_views(data.test_views, data.left_out_views)
         _share_bounds(scene)
         return middle_sources(scene, data.source, views)
     return open_scene_sets(data)
+
+
+def _refuse_flags(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    """Raise UserError where one of these flags is given."""
+    for name in names:
+        if getattr(args, name, None) is not None:
+            raise UserError(f"--{name} {why}: leave it out")
 
 
 def _is_one_scene(root: str) -> bool:

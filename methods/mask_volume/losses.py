@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, l1_loss, mse_loss
 
@@ -134,8 +135,12 @@ class Criterion:
 
 
 def l1_ssim(rgb: Tensor, target: Tensor) -> Tensor:
-    """0.8 mean absolute difference + 0.2 (1 - SSIM), over all images [N, 3, H, W]; SSIM as in the metrics."""
-    structure = 1 - ssim_map(rgb, target).mean()
+    """0.8 mean absolute difference + 0.2 (1 - SSIM), over all images [N, 3, H, W]; SSIM as in the metrics.
+
+    In single precision whatever the training's: SSIM is made of small differences of large numbers.
+    """
+    with torch.autocast(rgb.device.type, enabled=False):
+        structure = 1 - ssim_map(rgb.float(), target.float()).mean()
     return (1 - _SSIM_SHARE) * l1_loss(rgb, target) + _SSIM_SHARE * structure
 
 

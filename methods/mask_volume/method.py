@@ -19,6 +19,7 @@ from engine.config import DataConfig, Experiment, TrainingConfig
 from engine.data import view_size
 from engine.method import Method, Optimization, Script
 from engine.schedule import learning_rate_schedule
+from engine.weights import assign
 from geometry.cameras import Cameras
 from geometry.plane_files import read_mpi, write_mpi
 from geometry.plane_page import write_page
@@ -284,9 +285,7 @@ class MaskVolume(Method):
         """The planes of the first moment, as a page that shows them and as LLFF's files."""
         files = []
         if "html" in self.config.page:
-            write_page(
-                state.planes, folder / "planes.html", f"{folder.name}: {len(state.planes.depths)} planes"
-            )
+            write_page(state.planes, folder / "planes.html", folder.resolve().name)
             files.append(folder / "planes.html")
         if "llff" in self.config.page:
             for left_out in write_mpi(state.planes, folder / "mpi"):
@@ -303,15 +302,15 @@ class MaskVolume(Method):
         method = cls.create(config)
         weights = read_weights(file, config)
         assert weights is not None
-        from engine.weights import assign
-
         assign(method, {f"model.{name}": value for name, value in weights.items()}, file)
         return method.eval()
 
 
 def _equal(one: Tensor | None, other: Tensor | None) -> bool:
     """Whether two tensors that may be missing are the same."""
-    return one is other if one is None or other is None else torch.equal(one, other)
+    if one is None or other is None:
+        return one is other
+    return one.dtype == other.dtype and torch.equal(one, other)
 
 
 def refuse_blind(planes: PlaneImage, cameras: Cameras) -> None:

@@ -82,10 +82,9 @@ class PlaneModel(nn.Module):
         """Photos [B, V, 3, h, w] and their cameras [B, V] through the planes."""
         sampling, own = self.config.sampling, self.config.own_colours
         beyond: Beyond = "edge" if own else "flag"
-        first = sweep_photos(
-            images[:, :1], cameras[:, :1], frame.reference, frame.depths[:, :1], sampling, beyond
-        )
-        others = sweep_photos(images[:, 1:], cameras[:, 1:], frame.reference, frame.depths, sampling, beyond)
+        reference, how = frame.reference, (sampling, beyond)
+        first = sweep_photos(images[:, :1], cameras[:, :1], reference, frame.depths[:, :1], *how)
+        others = sweep_photos(images[:, 1:], cameras[:, 1:], reference, frame.depths, *how)
         reach = in_view(cameras, frame.reference, frame.depths) if own else None
         return Swept(first[:, 0, :, 0], others, reach)
 

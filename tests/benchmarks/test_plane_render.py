@@ -18,6 +18,7 @@ WORDS = ["plane_render.py", "--sizes", "24x16", "--planes", "3", "--rounds", "1"
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(plane_render, "COPY_BYTES", 1 << 20)
+    monkeypatch.setattr(plane_render, "TURN", 0.0)
 
 
 def test_the_report(

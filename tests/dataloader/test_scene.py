@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from common.errors import UserError
+from dataloader.framed import framed
+from dataloader.framing import Framing
 from dataloader.images import to_tensor, write_image
 from dataloader.lenses import Lens, undistorted_camera
 from dataloader.scene import Record, Scene
@@ -172,3 +174,9 @@ def test_view_lists_that_make_no_sense_are_named(
 ) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         posed_scene(n=9).choose_views(test, left_out)
+
+
+def test_views_ask_each_record_how_it_is_loaded(posed_scene: Callable[..., Scene]) -> None:
+    """Kinds of records that resize, read archives or remove distortion load their photos their own way."""
+    scene = framed(posed_scene(size=(24, 32)), Framing(8, 12))
+    assert scene.views([0, 1]).images.shape == (2, 3, 8, 12)

@@ -195,6 +195,17 @@ def test_the_earliest_moments_state_is_shown_once() -> None:
     assert shown == [1]
 
 
+def test_a_pose_that_cannot_be_rendered_is_named() -> None:
+    class Shy(Clock):
+        def render(self, state: int, cameras: Cameras) -> Rendering:
+            if (cameras.center[:, 0] == 4).any():
+                raise UserError("there is nothing to see")
+            return super().render(state, cameras)
+
+    with pytest.raises(UserError, match=r"^frame 1, 4 of the path: there is nothing to see$"):
+        _film(Shy(), _path(5), [0, 1, 0, 0, 1], 2)
+
+
 def test_methods_that_cannot_reuse_a_moment_are_not_given_one() -> None:
     method = Clock()
     method.reuses_moments = False  # type: ignore[misc]

@@ -124,14 +124,32 @@ def test_from_anywhere(
     assert_close(ours, twin, 1e-7)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_summed_in_float32(dtype: torch.dtype) -> None:
-    image = planes(dtype=dtype)
+def test_half_precision_is_summed_in_float32() -> None:
+    image = planes(dtype=torch.float16)
     wide = PlaneImage(image.layers.float(), image.depths, image.camera)
     ours = render_planes(image, targets(), "compiled")
     assert ours.color.dtype == torch.float32
     assert_close(ours, render_planes(wide, targets(), "compiled"), 1e-6)
     assert_close(render_planes(image, targets(), "twin"), render_planes(wide, targets(), "twin"), 1e-6)
+
+
+def test_texels_of_bfloat16_are_widened() -> None:
+    """By the one operation that reads texels, since a whole renderer takes seconds to compile."""
+    from geometry.jit import kernel
+    from geometry.plane_compiled import as_texels
+    from geometry.plane_texels import sample_pixel
+
+    texels = torch.randn(1, 1, 2, 2, 4, generator=torch.Generator().manual_seed(1)).bfloat16()
+    bits, out = as_texels(texels)[0, 0], torch.zeros(4)
+    weights = torch.tensor([0.25, 0.75, 0.5, 0.5]).numpy()
+
+    @kernel
+    def sample(bits, w, out):
+        sample_pixel(bits, 0, 8, w[0], w[1], w[2], w[3], out, 0)
+
+    sample(bits, weights, out.numpy())
+    mean = texels[0, 0].float().mean(1)
+    torch.testing.assert_close(out, 0.25 * mean[0] + 0.75 * mean[1])
 
 
 def test_what_opaque_planes_hide_is_not_seen() -> None:
@@ -174,13 +192,11 @@ def test_gradient_is_the_twins(premultiplied: bool, backdrop: bool, dtype: torch
 
 
 def test_gradient_of_half_precision() -> None:
-    image = planes(dtype=torch.bfloat16)
+    image = planes(dtype=torch.float16)
     wide = PlaneImage(image.layers.float(), image.depths, image.camera)
     ours = gradients(image, targets(), "compiled")
-    assert ours.dtype == torch.bfloat16
-    torch.testing.assert_close(
-        ours, gradients(wide, targets(), "compiled").to(torch.bfloat16), rtol=0.01, atol=0.01
-    )
+    assert ours.dtype == torch.float16
+    torch.testing.assert_close(ours, gradients(wide, targets(), "compiled").half(), rtol=0.01, atol=0.01)
 
 
 def test_gradient_is_the_derivative() -> None:
@@ -257,7 +273,7 @@ def test_compiled_sweep_is_the_twin(sampling: Sampling, beyond: Beyond, channels
     reference = pinhole(30.0, HEIGHT, WIDTH).with_poses(torch.stack(POSES[:2]))
     depths = plane_depths(2.0, 20.0, PLANES).expand(2, -1)
     ours, twin = (
-        sweep_photos(photos, sources, reference, depths, sampling, beyond, backend)
+        sweep_photos(photos, sources, reference, depths, sampling, beyond, backend=backend)
         for backend in ("compiled", "twin")
     )
     assert ours.shape == (2, 3, channels, PLANES, HEIGHT, WIDTH)

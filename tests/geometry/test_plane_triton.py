@@ -25,16 +25,16 @@ from geometry.cameras import pinhole
 
 def check(premultiplied, backdrop, dtype):
     draw = torch.Generator().manual_seed(1)
-    layers = torch.rand(2, 3, 5, 6, 4, generator=draw).to(dtype).requires_grad_()
+    layers = torch.rand(2, 2, 4, 6, 4, generator=draw).to(dtype).requires_grad_()
     pose = torch.eye(4, dtype=torch.float64).repeat(2, 1, 1, 1)
     pose[0, 0, :3, 3] = torch.tensor([0.2, 0.1, -0.1])
     pose[1, 0, 2, 3] = 1.5  # before the nearest plane
-    depths = planes.plane_depths(1.0, 9.0, 3).expand(2, -1)
-    reference = pinhole(5.0, 5, 6).with_poses(torch.eye(4, dtype=torch.float64).expand(2, 4, 4))
-    maps = planes.plane_homographies(reference, pinhole(7.0, 6, 8).with_poses(pose), depths)
+    depths = planes.plane_depths(1.0, 9.0, 2).expand(2, -1)
+    reference = pinhole(5.0, 4, 6).with_poses(torch.eye(4, dtype=torch.float64).expand(2, 4, 4))
+    maps = planes.plane_homographies(reference, pinhole(7.0, 4, 8).with_poses(pose), depths)
     rows = planes.disparity_rows(maps, depths)
-    ours = plane_triton.composite(layers, maps, rows, 6, 8, premultiplied, backdrop)
-    made = planes.composite(layers.float(), maps, rows, 6, 8, premultiplied, backdrop)
+    ours = plane_triton.composite(layers, maps, rows, 4, 8, premultiplied, backdrop)
+    made = planes.composite(layers.float(), maps, rows, 4, 8, premultiplied, backdrop)
     twin = torch.cat([made.color, made.alpha, made.disparity], 2)
     torch.testing.assert_close(ours, twin, rtol=0, atol=1e-5)
     pull = torch.randn(twin.shape, generator=draw)

@@ -13,10 +13,12 @@ from torch import Tensor
 from geometry.cameras import Cameras, pinhole
 from geometry.planes import (
     OUT_OF_VIEW,
+    Composite,
     PlaneImage,
     Sampling,
     composite,
     disparity_rows,
+    in_front,
     in_view,
     map_pixels,
     plane_depths,
@@ -192,6 +194,28 @@ def test_a_composite_is_what_every_pixel_sees(backdrop: bool, size: tuple[int, i
                 through *= 1 - texel[3] + 1e-8
             seen = [part[0, 0, :, row, column] for part in (made.color, made.alpha, made.disparity)]
             torch.testing.assert_close(torch.cat(seen), expected)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.tuples(*[st.floats(-3.2, 3.2)] * 3),
+    st.tuples(*[st.floats(-3.0, 3.0)] * 2, st.floats(-3.0, 12.0)),
+)
+def test_a_plane_is_in_front_where_any_pixel_sees_it(
+    turn: tuple[float, ...], position: tuple[float, ...]
+) -> None:
+    target, depths = camera(5, 7, turn, position), torch.tensor([9.0, 3.0, 1.0]).double()
+    maps = plane_homographies(at_reference(), target[None], depths)[0]
+    ahead = map_pixels(maps, 5, 7)[1] > 0
+    assert torch.equal(in_front(maps, 5, 7), ahead.flatten(1).any(1))
+
+
+def test_depth_is_one_over_the_mean_disparity() -> None:
+    alpha = torch.tensor([0.0, 0.5, 1.0]).reshape(3, 1, 1, 1)
+    made = Composite(
+        torch.zeros(3, 3, 1, 1), alpha, alpha * torch.tensor([0.0, 0.25, 0.5]).reshape(3, 1, 1, 1)
+    )
+    torch.testing.assert_close(made.depth.flatten(), torch.tensor([0.0, 4.0, 2.0]))
 
 
 def test_premultiplied_colours_are_straight_ones_where_alpha_is_even() -> None:

@@ -70,7 +70,9 @@ def check_sweep(case: Case) -> None:
     relative = (sources.w2c @ reference.c2w).float()
     torch.testing.assert_close(relative, case.tensors["mid.rel"], rtol=1e-4, atol=1e-5)
     for backend in _BACKENDS:
-        volume = sweep_photos(case.input("images")[:, None], one_each, reference, depths, "original", backend)
+        volume = sweep_photos(
+            case.input("images")[:, None], one_each, reference, depths, "original", backend=backend
+        )
         case.close("psv", volume[:, 0], atol=2e-4)
 
 
@@ -85,7 +87,7 @@ def check_single_depth(case: Case) -> None:
     seen = (ahead > 0)[:, None]
     for backend in _BACKENDS:
         darker = case.input("images")[:, None] - 1
-        warped = sweep_photos(darker, source, target, depth, "original", backend)[:, 0, :, 0] + 1
+        warped = sweep_photos(darker, source, target, depth, "original", backend=backend)[:, 0, :, 0] + 1
         assert (warped * ~seen).abs().max() < 1e-6
         case.close("warped", torch.where(seen, warped, case.output("warped")), atol=2e-4)
 

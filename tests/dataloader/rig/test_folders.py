@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from common.errors import UserError
 from dataloader.images import write_image
 from dataloader.rig.clip import Clip
-from dataloader.rig.folders import open_frames
+from dataloader.rig.folders import is_clip, open_frames
 from tests.dataloader.rig.makers import make_clip, write_camera_folders, write_frame_folders
 
 
@@ -185,3 +185,10 @@ def test_bad_frame_folders(tmp_path: Path) -> None:
         open_frames(root)
     with pytest.raises(UserError, match="absent is no folder"):
         open_frames(tmp_path / "absent")
+
+
+def test_a_scene_with_mvsnet_cameras_is_no_clip(tmp_path: Path) -> None:
+    for name in ("cams", "cams_2", "images"):
+        (tmp_path / name).mkdir()
+    np.save(tmp_path / "poses_bounds.npy", np.zeros((2, 17)))
+    assert not is_clip(tmp_path)

@@ -10,7 +10,8 @@ import pytest
 
 from common.errors import UserError
 from dataloader.formats import write_scene
-from dataloader.rig.sets import ClipScenes, RigConfig, clips_of, is_rig, open_rig_sets
+from dataloader.rig.config import RigConfig
+from dataloader.rig.sets import ClipScenes, clips_of, is_rig, open_rig_sets
 from dataloader.room_scenes import RoomScenes
 from dataloader.scene import Scene
 from dataloader.scene_sets import FilmedScenes, SceneSet, ViewTask
@@ -49,6 +50,16 @@ def test_a_clip_is_both_splits(tmp_path: Path) -> None:
 def test_two_cameras_leave_none_to_score(tmp_path: Path) -> None:
     root = write_camera_folders(make_clip(2, 2), tmp_path / "clip")
     assert open_rig_sets(DataConfig(root=str(root))).tasks["test"] == []
+
+
+def test_as_many_middle_cameras_are_given_as_a_model_takes(tmp_path: Path) -> None:
+    root = str(write_camera_folders(make_clip(6, 1), tmp_path / "clip"))
+    for given, expected in ((2, (2, 3)), (3, (1, 2, 3)), (4, (1, 2, 3, 4))):
+        assert open_rig_sets(DataConfig(root=root), given).tasks["test"][0].source == expected
+    named = DataConfig(root=root, rig=RigConfig(sources=(5, 0)))
+    assert open_rig_sets(named, 3).tasks["test"][0].source == (5, 0)
+    with pytest.raises(UserError, match="clip has 6 cameras, and 7 are to be given"):
+        open_rig_sets(DataConfig(root=root), 7)
 
 
 def test_frame_folders_and_their_plates(tmp_path: Path) -> None:

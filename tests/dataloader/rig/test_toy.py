@@ -11,7 +11,8 @@ import torch
 
 from common.errors import UserError
 from dataloader.rig.clip import Clip
-from dataloader.rig.sets import RIGS, RigConfig, open_rig_sets
+from dataloader.rig.config import RIGS, RigConfig
+from dataloader.rig.sets import open_rig_sets
 from dataloader.rig.toy import ToyFilm, ToyImage, _Kept, open_rig, open_rigs, render_novel
 from dataloader.rig.toy_cast import depth_map, picture
 from dataloader.rig.toy_paint import hashed, painted, value_noise

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from methods.mask_volume.losses import Criterion, LossConfig, LossName, mask_term, masked_l1
+from methods.mask_volume.losses import Criterion, LossConfig, LossName, l1_ssim, mask_term, masked_l1
 
 TERMS: dict[LossName, set[str]] = {
     "mse": {"mse"},
@@ -70,6 +70,14 @@ def test_equal_pictures_cost_nothing() -> None:
     for name in ("mse", "l1", "masked_l1", "l1_ssim"):
         loss = criterion(name).losses(given["target"], given["target"], mask=given["mask"])["loss"]  # type: ignore[arg-type]
         assert float(loss) == pytest.approx(0, abs=1e-6)
+
+
+def test_similarity_is_not_judged_in_half_precision() -> None:
+    given = batch()
+    close = given["target"] + 0.02 * (given["rgb"] - given["target"])
+    exact = l1_ssim(close, given["target"])
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(l1_ssim(close, given["target"]), exact)
 
 
 def test_the_mask_term_wants_alpha_where_something_moves_and_nowhere_else() -> None:
