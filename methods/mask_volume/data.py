@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torchvision.transforms.v2 import functional as colour
 
 from common.errors import UserError
 from dataloader.images import fit_size
@@ -233,6 +232,8 @@ def _recoloured(views: Views, mode: str, factor: float) -> Views:
 
 def change_colour(images: Tensor, mode: str, factor: float) -> Tensor:
     """Images [N, 3, H, W] with one property changed (`COLOURS`), by torchvision's definitions."""
+    from torchvision.transforms.v2 import functional as colour  # 160 MB that only training needs
+
     if mode == "none":
         return images
     return getattr(colour, f"adjust_{mode}")(images, factor)
