@@ -60,7 +60,7 @@ def toy_experiment(stage: str = "mask", **training: Any) -> Experiment:
     rig = replace(
         data.rig, seeds="0:2", test_seeds="100000:100001", frames=2, size=(HEIGHT, WIDTH), cameras=3
     )
-    settings = {"steps": 20, "log_every": 1, "save_every": 20, "tracker": "none", "learning_rate": 5e-3}
+    settings = {"steps": 20, "log_every": 1, "save_every": 20, "tracker": "none", "learning_rate": 1e-3}
     return Experiment(
         "mask_volume",
         tiny_config(stage, margin=0.125),
