@@ -16,9 +16,9 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -40,20 +40,16 @@ from geometry.plane_render import render_planes
 from geometry.planes import PlaneImage, plane_depths
 from geometry.rig_paths import circle
 from geometry.views import Views
-from methods.mask_volume.config import MaskVolumeConfig, RenderConfig
 from methods.mask_volume.method import MaskVolume
 from methods.mask_volume.model import Frame
-from methods.mask_volume.replay import Replay, Ways
+from methods.mask_volume.replay import SPEEDUPS, Replay, published_settings, scatter
 
 EXAMPLES = """
-python benchmarks/mask_volume_video.py
 python benchmarks/mask_volume_video.py --large 0 0 --rounds 5 --json outputs/mask_volume_video.json
 python benchmarks/mask_volume_video.py --quick
 """
 AGREEMENT = 1e-4  # largest difference of the frames
 CAMERAS, SOURCES = 6, [2, 3]
-VIEWS = 5  # of the planes, while memory is watched
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass
@@ -82,26 +78,22 @@ class Video:
     """
 
     seconds: float
-    megabytes: float = 0.0
-    view_megabytes: float = 0.0
+    megabytes: float
+    view_megabytes: float
 
 
 @dataclass
 class Line:
-    """Both ways. faster: how many times ours is. memory, view_memory: ours as a fraction of the original's.
-    extrapolated: whether the time is that of `frames` frames, extrapolated.
+    """Both ways. faster: how many times ours is. memory, view_memory: ours as a fraction of the original's,
+    where that is large enough to be seen.
     """
 
-    size: str
-    poses: int
-    moments: int
-    frames: int
-    extrapolated: bool
+    job: Job
     ours: Video
     original: Video
     faster: float
     memory: float
-    view_memory: float
+    view_memory: float | None
     difference: float
 
 
@@ -120,38 +112,13 @@ class Speedup:
     difference: float
 
 
-@dataclass
-class Rate:
-    """On a GPU: frames per second, each of another moment, and of the same. difference: from float32."""
-
-    size: str
-    dtype: str
-    moments_per_second: float
-    views_per_second: float
-    megabytes: float
-    difference: float
-
-
-@torch.no_grad()
 def make_method(planes: int, dtype: Any = "float32") -> MaskVolume:
-    """Published weights' settings, and random weights whose opacities, mixtures and masks spread."""
+    """With published weights' settings, and random weights."""
     torch.manual_seed(0)
-    config = MaskVolumeConfig(
-        planes=planes,
-        sampling="original",
-        premultiplied=False,
-        own_colours=False,
-        backdrop=False,
-        render=RenderConfig(dtype=dtype),
-    )
+    config = published_settings()
+    config.planes, config.render.dtype = planes, dtype
     method = MaskVolume.create(config)
-    for parameter in method.parameters():
-        parameter += 0.02 * torch.randn_like(parameter)
-    mask_net = method.model.mask_net
-    assert mask_net is not None
-    for net, factor in ((method.model.mpi_net, 4), (mask_net, 6)):
-        for parameter in net.conv7_3.parameters():
-            parameter *= factor
+    scatter(method.model)
     method.to(best_device()).prepare_inference()
     return method
 
@@ -165,8 +132,8 @@ def make_scene(method: MaskVolume, job: Job) -> tuple[list[Views], Cameras, list
     return [one.to(best_device()) for one in views], path.to(best_device()), moments
 
 
-def film_ours(job: Job) -> tuple[Video, Tensor]:
-    """The video as video_script.py makes it, and its frames [N, 3, H, W]."""
+def film_ours(job: Job) -> tuple[float, Tensor]:
+    """Seconds of the video as video_script.py makes it, and its frames [N, 3, H, W]."""
     method = make_method(job.planes)
     views, path, moments = make_scene(method, job)
     clocks = [clock(best_device())]
@@ -177,7 +144,7 @@ def film_ours(job: Job) -> tuple[Video, Tensor]:
 
     if not job.extrapolated:
         frames = dict(clip_views(method, views.__getitem__, path, moments))
-        return Video(tick()), torch.cat([frames[i].image for i in range(job.poses)]).cpu()
+        return tick(), torch.cat([frames[i].image for i in range(job.poses)]).cpu()
     state, images, encoding, rendering = None, [], [], []
     for pose in range(job.frames):
         state = method.encode(views[moments[pose]], state)
@@ -186,55 +153,53 @@ def film_ours(job: Job) -> tuple[Video, Tensor]:
         rendering.append(tick())
     later = sum(encoding[1:]) / (job.frames - 1)
     seconds = encoding[0] + (job.moments - 1) * later + job.poses * min(rendering)
-    return Video(seconds), torch.cat(images).cpu()
+    return seconds, torch.cat(images).cpu()
 
 
-def film_original(job: Job) -> tuple[Video, Tensor]:
-    """The video by the original's schedule, and its frames [N, 3, H, W]."""
+def film_original(job: Job) -> tuple[float, Tensor]:
+    """Seconds of the video by the original's schedule, and its frames [N, 3, H, W]."""
     method = make_method(job.planes)
     views, path, moments = make_scene(method, job)
     replay, started = Replay(method.model), clock(best_device())
     frames = dict(replay.film(views.__getitem__, path[: job.frames], moments[: job.frames]))
     seconds = (clock(best_device()) - started) * job.poses / job.frames
-    return Video(seconds), torch.cat([frames[i].color for i in range(job.frames)]).clamp(0, 1).cpu()
+    return seconds, torch.cat([frames[i].color for i in range(job.frames)]).clamp(0, 1).cpu()
 
 
-def view_megabytes(job: Job, see: Callable[[Tensor, Frame, Cameras], Any]) -> float:
+def view_megabytes(job: Job, original: Replay | None) -> float:
     """What seeing random planes once takes above them."""
     device, used = best_device(), 0.0
     for height, width in ((8, 16), (job.height, job.width)):  # the first time kernels are compiled
         camera = pinhole(float(width), height, width).to(device, torch.float64)
         aside = camera.c2w.clone()
         aside[0, 3] = 0.1
+        target = camera.with_poses(aside).reshape(1)
         frame = Frame(camera.reshape(1), plane_depths(1.0, 100.0, job.planes).to(device)[None])
         layers = torch.rand(job.planes, height, width, 4, device=device)
         layers[..., 3] *= 4 / job.planes  # so that all of them are seen
         before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
         with torch.no_grad(), peak_memory(device) as memory:
-            for _ in range(VIEWS):
-                see(layers, frame, camera.with_poses(aside).reshape(1))
+            for _ in range(5):
+                if original is None:
+                    render_planes(PlaneImage(layers, frame.depths[0], camera), target)
+                else:
+                    original.view(layers, frame, target)
         used = max(memory.get("allocated", memory.get("resident", 0)) - before, 0) / 2**20
     return used
-
-
-def see_ours(layers: Tensor, frame: Frame, camera: Cameras) -> Tensor:
-    return render_planes(PlaneImage(layers, frame.depths[0], frame.reference[0]), camera).color
 
 
 def work(way: str, job: Job) -> tuple[Video, Tensor]:
     """Make a video one way, and measure it."""
     device = best_device()
-    see = see_ours if way == "ours" else Replay(make_method(job.planes).model).view
-    of_view = view_megabytes(job, see)
+    of_view = view_megabytes(job, None if way == "ours" else Replay(make_method(job.planes).model))
     film = film_ours if way == "ours" else film_original
     film(Job(32, 16, 8, 2, 2, 2))  # compiles, and warms up
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    video, frames = film(job)
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    video.megabytes = (torch.cuda.max_memory_allocated(device) if device.type == "cuda" else held) / 2**20
-    video.view_megabytes = of_view
-    return video, frames
+    seconds, frames = film(job)
+    if device.type == "cuda":
+        return Video(seconds, torch.cuda.max_memory_allocated(device) / 2**20, of_view), frames
+    return Video(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, of_view), frames
 
 
 def in_process(way: str, job: Job, folder: Path) -> tuple[Video, Tensor]:
@@ -246,12 +211,6 @@ def in_process(way: str, job: Job, folder: Path) -> tuple[Video, Tensor]:
         return Video(*made["video"].tolist()), torch.from_numpy(made["frames"])
 
 
-def be_worker(way: str, job: str, file: str) -> None:
-    """What such a process does."""
-    video, frames = work(way, Job(**json.loads(job)))
-    np.savez(file, video=list(asdict(video).values()), frames=frames.numpy())
-
-
 def compare(job: Job, apart: bool) -> Line:
     """A video both ways. apart: each in a process of its own."""
     with TemporaryDirectory() as folder:
@@ -261,34 +220,12 @@ def compare(job: Job, apart: bool) -> Line:
     if difference > AGREEMENT:
         raise RuntimeError(f"{job}: the frames differ by {difference:.1e}")
     return Line(
-        str(job),
-        job.poses,
-        job.moments,
-        job.frames,
-        job.extrapolated,
-        ours,
-        original,
+        job, ours, original,
         faster=original.seconds / ours.seconds,
         memory=ours.megabytes / original.megabytes,
-        view_memory=ours.view_megabytes / max(original.view_megabytes, 1e-9),
+        view_memory=ours.view_megabytes / original.view_megabytes if original.view_megabytes > 1 else None,
         difference=difference,
-    )
-
-
-SPEEDUPS = {
-    "none: the original's schedule": Ways(),
-    "planes of the plates kept for the clip": Ways(plates_once=True),
-    "planes kept for the poses of a moment": Ways(moments_once=True),
-    "plates' half of the mask network's first convolution kept": Ways(half_kept=True),
-    "equal slices convolved in two dimensions": Ways(constant=True),
-    "upsampling and convolution on the coarse grid": Ways(subpixel=True),
-    "all convolutions by oneDNN": Ways(one_dnn=True),
-    "channels last": Ways(channels_last=True),
-    "ReLU and norms in place": Ways(norms=True),
-    "compiled plane sweep": Ways(sweep=True),
-    "compiled compositor": Ways(composite=True),
-    "all of them": Ways(**{field.name: True for field in fields(Ways)}),
-}
+    )  # fmt: skip
 
 
 def measure_speedups(job: Job, rounds: int) -> list[Speedup]:
@@ -301,11 +238,11 @@ def measure_speedups(job: Job, rounds: int) -> list[Speedup]:
         for name, ways in SPEEDUPS.items():
             times, seen[name] = stages(Replay(method.model, ways), views, path[1:2])
             best[name] = [min(pair) for pair in zip(times, best.get(name, times), strict=True)]
-    plain, lines = next(iter(SPEEDUPS)), []
+    lines: list[Speedup] = []
     for name, ways in SPEEDUPS.items():
         once, planes, view = best[name]
         seconds = once + planes * (job.moments if ways.moments_once else job.poses) + job.poses * view
-        difference = float((seen[name] - seen[plain]).abs().max())
+        difference = float((seen[name] - next(iter(seen.values()))).abs().max())
         if difference > AGREEMENT:
             raise RuntimeError(f"{name}: the frames differ by {difference:.1e}")
         faster = lines[0].seconds / seconds if lines else 1.0
@@ -324,37 +261,37 @@ def stages(replay: Replay, views: list[Views], camera: Cameras) -> tuple[list[fl
     clocks.append(clock(device))
     seen = replay.view(planes, replay.frame(views[-1]), camera).color
     clocks.append(clock(device))
-    return [after - before for before, after in zip(clocks, clocks[1:], strict=False)], seen
+    return [after - before for before, after in pairwise(clocks)], seen
 
 
 @torch.no_grad()
-def measure_rates(job: Job, rounds: int) -> list[Rate]:
-    """Frames per second of our way in every precision, on a GPU."""
-    rates: list[Rate] = []
-    device, exact = best_device(), torch.zeros(())
-    for dtype in DTYPES:
-        method = make_method(job.planes, dtype)
+def measure_rates(job: Job, rounds: int) -> list[dict[str, Any]]:
+    """Our way in every precision, on a GPU: frames per second, each of another moment, and of the same one;
+    how far views are off float32. The first round of the moments warms up.
+    """
+    rates: list[dict[str, Any]] = []
+    device, exact = best_device(), None
+    for dtype in ("float32", "bfloat16", "float16"):
+        method, state, clocks = make_method(job.planes, dtype), None, []
         views, path, moments = make_scene(method, job)
-        state, encoding, rendering = None, [], []
         torch.cuda.reset_peak_memory_stats(device)
-        for pose in [pose for _ in range(rounds + 1) for pose in range(job.moments)]:
-            started = clock(device)
+        for pose in [*range(job.frames)] * (rounds + 1):
+            clocks.append(clock(device))
             state = method.encode(views[moments[pose]], state)
-            encoded = clock(device)
+            clocks.append(clock(device))
             seen = method.render(state, path[pose : pose + 1]).image
-            encoding.append(encoded - started)
-            rendering.append(clock(device) - encoded)
-        exact = exact if rates else seen
-        rates.append(
-            Rate(
-                str(job),
-                dtype,
-                1 / (min(encoding) + min(rendering)),
-                1 / min(rendering),
-                torch.cuda.max_memory_allocated(device) / 2**20,
-                float((seen - exact).abs().max()),
-            )
-        )
+            clocks.append(clock(device))
+        times = [after - before for before, after in pairwise(clocks)]
+        encoding, rendering = min(times[::3]), min(times[1::3])
+        exact = seen if exact is None else exact
+        rate = {
+            "size": str(job),
+            "dtype": dtype,
+            "moments": 1 / (encoding + rendering),
+            "views": 1 / rendering,
+        }
+        rate["megabytes"] = torch.cuda.max_memory_allocated(device) / 2**20
+        rates.append({**rate, "difference": float((seen - exact).abs().max())})
     return rates
 
 
@@ -366,13 +303,13 @@ def video_table(lines: list[Line]) -> str:
         f" {'differ by':>9}"
     ]
     for line in lines:
-        ours, original = line.ours, line.original
+        job, ours, original = line.job, line.ours, line.original
         rows.append(
-            f"{line.size:>10} {line.poses:5d} {line.moments:7d} | {ours.seconds:8.2f} {ours.megabytes:6.0f}"
+            f"{job!s:>10} {job.poses:5d} {job.moments:7d} | {ours.seconds:8.2f} {ours.megabytes:6.0f}"
             f" {ours.view_megabytes:8.1f} | {original.seconds:11.1f} {original.megabytes:6.0f}"
             f" {original.view_megabytes:8.1f} | {line.faster:6.1f}x {line.memory:6.0%}"
-            f" {line.view_memory:7.0%} {line.difference:9.1e}"
-            + (f"  (times of {line.frames} frames, extrapolated)" if line.extrapolated else "")
+            f" {'-' if line.view_memory is None else f'{line.view_memory:.0%}':>7} {line.difference:9.1e}"
+            + (f"  (times of {job.frames} frames, extrapolated)" if job.extrapolated else "")
         )
     return "\n".join(rows)
 
@@ -391,12 +328,12 @@ def speedup_table(lines: list[Speedup]) -> str:
     return "\n".join(rows)
 
 
-def rate_table(lines: list[Rate]) -> str:
+def rate_table(rates: list[dict[str, Any]]) -> str:
     """A GPU's rates as text."""
     return "\n".join(
-        f"{line.size} {line.dtype:8}: {line.moments_per_second:7.1f} frames/s, each of another moment; "
-        f"{line.views_per_second:7.1f} of one; {line.megabytes:.0f} MB; {line.difference:.1e} off float32"
-        for line in lines
+        "{size} {dtype:8}: {moments:7.1f} frames/s, each of another moment; {views:7.1f} of one moment; "
+        "{megabytes:.0f} MB; {difference:.1e} off float32".format(**rate)
+        for rate in rates
     )
 
 
@@ -423,34 +360,35 @@ def arguments() -> argparse.ArgumentParser:
 def jobs_of(args: argparse.Namespace) -> list[Job]:
     """The videos to make, the first of them whole. Raises UserError for impossible numbers."""
     if args.quick:
-        return [Job(40, 24, 8, 4, 2, 4), Job(48, 32, 8, 4, 2, 2)]
+        return [Job(40, 24, 8, 4, 2, frames=4), Job(48, 32, 8, 4, 2, frames=2)]
     if not 2 <= args.frames <= args.moments <= args.poses:
         raise UserError("need 2 <= --frames <= --moments <= --poses")
-    jobs = [Job(*args.size, args.planes, args.poses, args.moments, args.poses)]
-    if all(args.large):
-        jobs.append(Job(*args.large, args.planes, args.poses, args.moments, args.frames))
-    return jobs
+    counts = args.planes, args.poses, args.moments
+    (w, h), (wide, high) = args.size, args.large
+    return [Job(w, h, *counts, args.poses), *([Job(wide, high, *counts, args.frames)] if wide else [])]
 
 
 @command
 def main() -> None:
     args = arguments().parse_args()
     if args.worker:
-        be_worker(*args.worker)
+        way, words, file = args.worker
+        video, frames = work(way, Job(**json.loads(words)))
+        np.savez(file, video=list(asdict(video).values()), frames=frames.numpy())
         return
     started, jobs = time.perf_counter(), jobs_of(args)
     lines = [compare(job, not args.quick) for job in jobs]
     print(video_table(lines), end="\n\n")
     speedups = measure_speedups(jobs[0], args.rounds)
     print(speedup_table(speedups), end="\n\n")
-    on_gpu = best_device().type == "cuda"
-    rates = measure_rates(jobs[-1], args.rounds) if on_gpu else []
-    machine = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} threads"
-    print(*([rate_table(rates)] if rates else []), sep="\n", end="")
-    print(f"{machine} of {os.cpu_count()} logical CPUs; {time.perf_counter() - started:.0f} s in all")
+    machine, rates = f"{torch.get_num_threads()} threads of {os.cpu_count()} logical CPUs", []
+    if best_device().type == "cuda":
+        machine, rates = torch.cuda.get_device_name(), measure_rates(jobs[-1], args.rounds)
+        print(rate_table(rates), end="\n\n")
+    print(f"{machine}; {time.perf_counter() - started:.0f} s in all")
     if args.json is not None:
-        parts = {"videos": lines, "speedups": speedups, "gpu": rates}
-        report = {"machine": machine, **{k: [asdict(line) for line in v] for k, v in parts.items()}}
+        tables = {"videos": [*map(asdict, lines)], "speedups": [*map(asdict, speedups)], "gpu": rates}
+        report = {"machine": machine, **tables}
         with replacing(args.json) as partial_file:
             partial_file.write_text(json.dumps(report, indent=2) + "\n")
         print(args.json)

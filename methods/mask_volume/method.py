@@ -240,9 +240,9 @@ class MaskVolume(Method):
         still = self._still(source, batch.cameras, reuse) if self.config.stage == "mask" else None
         frame = self._frame(source) if still is None else still.frame
         swept = self.model.sweep(batch.images, batch.cameras, frame)
+        mask = None if still is None else self.model.mask(swept, still.response)  # the smaller result first
         layers = self.model.mpi(swept)
-        if still is not None:
-            mask = self.model.mask(swept, still.response)
+        if mask is not None and still is not None:
             layers = blend(mask, layers, still.planes)
         planes = PlaneImage(
             layers[0],

@@ -85,8 +85,11 @@ class PlaneModel(nn.Module):
         reference, how = frame.reference, (sampling, beyond)
         first = sweep_photos(images[:, :1], cameras[:, :1], reference, frame.depths[:, :1], *how)
         others = sweep_photos(images[:, 1:], cameras[:, 1:], reference, frame.depths, *how)
-        reach = in_view(cameras, frame.reference, frame.depths) if own else None
-        return Swept(first[:, 0, :, 0], others, reach)
+        if not own:
+            return Swept(first[:, 0, :, 0], others)
+        reach = in_view(cameras[:, 1:], frame.reference, frame.depths)
+        same = in_view(cameras[:, :1], frame.reference, frame.depths[:, :1])  # on every plane
+        return Swept(first[:, 0, :, 0], others, torch.cat([same.expand_as(reach[:, :1]), reach], 1))
 
     def mpi(self, swept: Swept) -> Tensor:
         """The multi-plane image [B, D, H, W, 4] that the first network makes of a sweep."""

@@ -145,14 +145,15 @@ class UNet3d(nn.Module):
         """From the first convolution's result (which may be overwritten) to the output of size (D, H, W)."""
         own = self.forms.one_dnn
         c1 = self.conv1_2(self.conv1_1.finish(response), own)
-        del response  # the largest, where nobody else needs it
+        del response  # what nobody needs any more makes room
         c2 = self.conv2_2(self.conv2_1(c1, own), own)
         c3 = self.conv3_2(self.conv3_1(c2, own), own)
-        c4 = self.conv4_2(self.conv4_1(c3, own), own)
-        c5 = self.conv5_2(self._up(self.conv5_1, c4, c3), own)
-        c6 = self.conv6_2(self._up(self.conv6_1, c5, c2), own)
-        c7 = self.conv7_2(self._up(self.conv7_1, c6, c1), own)
-        return _cut(self.conv7_3(c7, own), size)
+        x = self.conv4_2(self.conv4_1(c3, own), own)
+        x = self.conv5_2(self._up(self.conv5_1, x, c3), own)
+        x = self.conv6_2(self._up(self.conv6_1, x, c2), own)
+        x = self._up(self.conv7_1, x, c1)
+        del c1, c2, c3
+        return _cut(self.conv7_3(self.conv7_2(x, own), own), size)
 
     def _up(self, block: Block, coarse: Tensor, skip: Tensor) -> Tensor:
         """Join features, grow them by 2 and convolve."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from geometry.planes import (
     sweep_homographies,
 )
 from geometry.views import Views
+from methods.mask_volume.config import MaskVolumeConfig
 from methods.mask_volume.convolutions import conv3d, upsampled_conv
 from methods.mask_volume.data import plane_range
 from methods.mask_volume.model import Frame, PlaneModel
@@ -50,6 +51,22 @@ class Ways:
     norms: bool = False  # ReLU and norms in place
     sweep: bool = False  # photos swept by compiled kernels
     composite: bool = False  # planes composited by compiled kernels, which never hold all warped ones
+
+
+SPEEDUPS = {  # alone, by what they do
+    "none: the original's schedule": Ways(),
+    "planes of the plates kept for the clip": Ways(plates_once=True),
+    "planes kept for the poses of a moment": Ways(moments_once=True),
+    "plates' half of the mask network's first convolution kept": Ways(half_kept=True),
+    "equal slices convolved in two dimensions": Ways(constant=True),
+    "upsampling and convolution on the coarse grid": Ways(subpixel=True),
+    "all convolutions by oneDNN": Ways(one_dnn=True),
+    "channels last": Ways(channels_last=True),
+    "ReLU and norms in place": Ways(norms=True),
+    "compiled plane sweep": Ways(sweep=True),
+    "compiled compositor": Ways(composite=True),
+    "all of them": Ways(**{field.name: True for field in fields(Ways)}),
+}
 
 
 @dataclass
@@ -242,3 +259,19 @@ def _composite(planes: Tensor, maps: Tensor, rows: Tensor, height: int, width: i
     a, b, c = (row[:, None, None] for row in rows.to(planes).unbind(-1))
     disparity = (weights * (a * x + b * y + c)).sum(0)
     return Composite(color[None], weights.sum(0)[None, None], disparity[None, None])
+
+
+def published_settings() -> MaskVolumeConfig:
+    """What the schedule is for: settings of published weights."""
+    return MaskVolumeConfig(sampling="original", premultiplied=False, own_colours=False, backdrop=False)
+
+
+@torch.no_grad()
+def scatter(model: PlaneModel) -> None:
+    """Change weights at random, so that opacities, mixtures and masks spread over their range."""
+    for net, factor in ((model.mpi_net, 4), (model.mask_net, 6)):
+        assert net is not None
+        for parameter in net.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+        for parameter in net.conv7_3.parameters():
+            parameter.mul_(factor)
