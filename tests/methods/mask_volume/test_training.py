@@ -34,7 +34,7 @@ GOLDEN = {
 }
 
 
-def weights(folder: Path, step: int = 20) -> dict[str, Tensor]:
+def weights(folder: Path, step: int) -> dict[str, Tensor]:
     return read_safetensors(folder / f"iter_{step}" / "model.safetensors")
 
 
@@ -49,7 +49,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
 def second(tmp_path_factory: pytest.TempPathFactory, first: tuple[Path, Result]) -> tuple[Path, Result]:
     """Stage 2, from it."""
     folder = tmp_path_factory.mktemp("mask")
-    return folder, run(folder, toy_experiment(save_every=12, init_from=str(first[0] / "iter_20")))
+    return folder, run(folder, toy_experiment(steps=8, save_every=4, init_from=str(first[0] / "iter_20")))
 
 
 def test_golden_losses(first: tuple[Path, Result], tmp_path: Path) -> None:
@@ -68,11 +68,11 @@ def test_golden_losses(first: tuple[Path, Result], tmp_path: Path) -> None:
 def test_a_resumed_run_is_bit_equal(
     first: tuple[Path, Result], second: tuple[Path, Result], tmp_path: Path, stage: str
 ) -> None:
-    folder, result = first if stage == "mpi" else second
-    shutil.copytree(folder / "iter_12", tmp_path / "iter_12")
+    (folder, result), middle, end = (first, 12, 20) if stage == "mpi" else (second, 4, 8)
+    shutil.copytree(folder / f"iter_{middle}", tmp_path / f"iter_{middle}")
     # stage 2 goes on without stage 1: its checkpoints hold both networks
-    assert losses(run(tmp_path, toy_experiment(stage), "latest")) == losses(result)[12:]
-    one, other = weights(folder), weights(tmp_path)
+    assert losses(run(tmp_path, toy_experiment(stage, steps=end), "latest")) == losses(result)[middle:]
+    one, other = weights(folder, end), weights(tmp_path, end)
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -80,19 +80,19 @@ def test_a_resumed_run_is_bit_equal(
 def test_stage_two_leaves_the_first_network_as_it_is(
     first: tuple[Path, Result], second: tuple[Path, Result]
 ) -> None:
-    before, after = weights(first[0]), weights(second[0])
+    before, after = weights(first[0], 20), weights(second[0], 8)
     assert {name for name in after if name.startswith("model.mpi_net.")} == before.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    early = weights(second[0], 12)
+    early = weights(second[0], 4)
     assert all(not torch.equal(early[k], v) for k, v in after.items() if k.startswith("model.mask_net."))
-    moved = checkpoint.read_optimizer(second[0] / "iter_20")
+    moved = checkpoint.read_optimizer(second[0] / "iter_8")
     mask = [name for name in after if name.startswith("model.mask_net.")]
     assert len(moved["state"]) == len(mask) == len(after) // 2
-    assert list(checkpoint.read_state(second[0] / "iter_20").frozen) == ["model"]
+    assert list(checkpoint.read_state(second[0] / "iter_8").frozen) == ["model"]
 
 
 def test_checkpoints_hold_both_networks_and_nothing_of_the_loss(second: tuple[Path, Result]) -> None:
-    names = weights(second[0])
+    names = weights(second[0], 8)
     assert {name.split(".")[1] for name in names} == {"mpi_net", "mask_net"}
     alone = MaskVolume.create(tiny_config(margin=0.125))
     found = checkpoint.find(second[0], "latest")
@@ -242,6 +242,6 @@ def test_two_processes_follow_one_with_twice_the_batch(
 
 
 def test_settings_of_a_run_are_those_of_its_checkpoint(second: tuple[Path, Result]) -> None:
-    experiment, _ = load_experiment(second[0] / "iter_20")
+    experiment, _ = load_experiment(second[0] / "iter_8")
     assert isinstance(experiment.model, MaskVolumeConfig)
     assert experiment.model == tiny_config(margin=0.125)
