@@ -40,8 +40,8 @@ def test_flops_are_those_of_the_matrix_products() -> None:
 
 def test_memory_of_the_process_grows_by_what_is_held() -> None:
     kept: list[torch.Tensor] = []
-    found = measure(lambda: kept.append(torch.ones(1 << 24)), CPU, repeats=1)  # 64 MiB
-    assert found.memory["resident"] > 60 << 20
+    found = measure(lambda: kept.append(torch.ones(1 << 26)), CPU, repeats=1)  # 256 MiB
+    assert found.memory["resident"] > 192 << 20  # meanwhile the system may take back what lay idle
     assert found.seconds > 0
 
 
