@@ -17,7 +17,7 @@ def rectified_norm_twin(x: Tensor, norm: nn.GroupNorm) -> Tensor:
 def rectified_norm(x: Tensor, norm: nn.GroupNorm) -> Tensor:
     """As the twin; `x` may be overwritten. Without gradients no further memory is taken for float32 on a CPU.
 
-    Statistics are those of float32, summed up in float64.
+    Statistics are those of float32, put together in float64.
     """
     wanted = torch.is_grad_enabled() and (x.requires_grad or norm.weight.requires_grad)
     rows = None if wanted or x.device.type != "cpu" or x.dtype != torch.float32 else _as_stored(x)
@@ -40,10 +40,13 @@ def _as_stored(x: Tensor) -> Tensor | None:
 
 def _rectify(numbers: Tensor, eps: float) -> tuple[float, float]:
     """ReLU in place; the mean of the result [n], and the root of its variance + eps."""
-    sums = []
+    found = []
     for part in numbers.split(_AT_ONCE):
-        part.relu_()
-        sums.append(torch.stack([part.sum(), part.dot(part)]))
-    total, squares = torch.stack(sums).double().sum(0).tolist()
-    mean = total / len(numbers)
-    return mean, float(max(squares / len(numbers) - mean**2, 0.0) + eps) ** 0.5
+        mean = part.relu_().mean()
+        apart = part - mean
+        found.append(torch.stack([mean, apart.dot(apart)]))
+    means, squares = torch.stack(found).double().unbind(1)
+    counts = torch.tensor([len(part) for part in numbers.split(_AT_ONCE)], dtype=torch.float64)
+    mean = (counts * means).sum() / len(numbers)
+    variance = (squares + counts * (means - mean) ** 2).sum() / len(numbers)
+    return float(mean), float(variance + eps) ** 0.5
