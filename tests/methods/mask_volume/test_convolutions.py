@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv3d as torch_conv3d
 
+from methods.mask_volume import convolutions
 from methods.mask_volume.convolutions import (
+    add_constant_conv,
     constant_conv,
     constant_conv_twin,
     conv3d,
@@ -82,6 +84,13 @@ def test_convolving_on_the_coarse_grid_is_upsampling_first(shape: tuple[int, ...
         torch.testing.assert_close(upsampled_conv(*inputs), twin[0], **CLOSE)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("at_once", [1, 1500])
+def test_the_coarse_grid_can_be_gone_through_in_pieces(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight, bias = normal(2, 3, 5, 4, 3), normal(4, 3, 3, 3, 3), normal(4)
+    monkeypatch.setattr(convolutions, "_AT_ONCE", at_once)  # one plane at a time, or two
+    torch.testing.assert_close(upsampled_conv(x, weight, bias), upsampled_conv_twin(x, weight, bias), **CLOSE)
+
+
 @pytest.mark.parametrize("planes", [1, 2, 3, 5, 6, 7, 12])
 @pytest.mark.parametrize("size", [3, 7])
 def test_planes_that_are_all_alike_are_convolved_once(planes: int, size: int) -> None:
@@ -91,3 +100,16 @@ def test_planes_that_are_all_alike_are_convolved_once(planes: int, size: int) ->
     assert found[0].shape == (2, 4, planes, 5, 9)
     for one, other in zip(found, twin, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
+
+
+@pytest.mark.parametrize("planes", [2, 9])
+def test_alike_planes_are_added_to_what_is_there(planes: int) -> None:
+    inputs = [normal(2, 4, planes, 5, 6), normal(2, 3, 5, 6), normal(4, 3, 7, 7, 7)]
+    twin = with_gradients(lambda total, x, w: total + constant_conv_twin(x, planes, w), inputs)
+    found = with_gradients(add_constant_conv, inputs)
+    for one, other in zip(found, twin, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
+    total = inputs[0].clone()
+    made = add_constant_conv(total, *inputs[1:])
+    torch.testing.assert_close(made, twin[0], **CLOSE)
+    assert made.data_ptr() == total.data_ptr()  # nobody wants a gradient: in place
