@@ -28,7 +28,8 @@ def test_guidance_in_one_call_equals_two_calls(prediction: str) -> None:
     if prediction == "v_prediction":
         expected = model.schedule.noise_from_velocity(x, expected, steps)
     assert float((given - null).abs().max()) > 1e-2
-    close(model.predictor(condition, 2.5)(x, t), expected)
+    # guidance enlarges what float32 rounds in batches of another size (1.5 and 2.5 times 1e-5 at most)
+    close(model.predictor(condition, 2.5)(x, t), expected, atol=4e-5)
     plain = given if prediction == "epsilon" else model.schedule.noise_from_velocity(x, given, steps)
     close(model.predictor(condition, 1)(x, t), plain)
 
