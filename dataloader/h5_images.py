@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, overload
 
@@ -43,8 +44,7 @@ def reading(path: Path) -> Iterator[Any]:
 
 
 def _open(path: Path) -> Any:
-    import h5py
-
+    h5py = _h5py()
     state = path.stat()
     key = (str(path), state.st_ino, state.st_mtime_ns)
     if key not in _files:
@@ -66,7 +66,17 @@ def _before_fork() -> None:
     close_all()
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_lock.release, after_in_child=_lock.release)
+@cache
+def _h5py() -> Any:
+    """The library, imported late.
+
+    It takes a lock of its own before a fork. What is registered last runs first, so ours is registered after
+    it: reading takes the two locks in that order too, and neither can wait for the other.
+    """
+    import h5py
+
+    os.register_at_fork(before=_before_fork, after_in_parent=_lock.release, after_in_child=_lock.release)
+    return h5py
 
 
 @dataclass(frozen=True)
