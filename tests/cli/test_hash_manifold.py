@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,13 +26,10 @@ SMALL = [
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture(scope="module")
-def run(repo_root: Path) -> Run:
+@pytest.fixture
+def run(call_main: Callable[..., tuple[int, str, str]]) -> Run:
     def call(*words: str | Path) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, *map(str, words)]
-        return subprocess.run(
-            command, cwd=repo_root, capture_output=True, text=True, timeout=300, check=False
-        )
+        return subprocess.CompletedProcess(words, *call_main(*words))
 
     return call
 

@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,22 +14,32 @@ from PIL import Image
 SMALL = ["data.max_size=64"]
 
 
-@pytest.fixture(scope="module")
-def run(repo_root: Path):
-    def call(*words: str | Path) -> subprocess.CompletedProcess[str]:
+Finished = subprocess.CompletedProcess[str]
+Run = Callable[..., Finished]
+
+
+@pytest.fixture
+def run(call_main: Callable[..., tuple[int, str, str]]) -> Run:
+    def call(*words: str | Path) -> Finished:
+        return subprocess.CompletedProcess(words, *call_main(*words))
+
+    return call
+
+
+@pytest.fixture
+def shell(repo_root: Path) -> Run:
+    """As `run`, but in a process of its own."""
+
+    def call(*words: str | Path) -> Finished:
+        command = [sys.executable, *map(str, words)]
         return subprocess.run(
-            [sys.executable, *map(str, words)],
-            cwd=repo_root,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
+            command, cwd=repo_root, capture_output=True, text=True, timeout=300, check=False
         )
 
     return call
 
 
-def one_line(finished: subprocess.CompletedProcess[str]) -> str:
+def one_line(finished: Finished) -> str:
     """The error line of a command that refused bad input with exit code 2."""
     assert finished.returncode == 2, finished.stderr
     lines = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
@@ -37,7 +48,7 @@ def one_line(finished: subprocess.CompletedProcess[str]) -> str:
     return lines[0]
 
 
-def test_all_untrained_baselines_in_one_table(run, tmp_path: Path) -> None:
+def test_all_untrained_baselines_in_one_table(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "results"
     done = run(
         "test.py", "-e", "configs/baselines/photo_blend", "-s", out, "--compare", "all", "--save_data", *SMALL
@@ -67,8 +78,10 @@ def test_all_untrained_baselines_in_one_table(run, tmp_path: Path) -> None:
     assert Image.open(out / "sheet.png").width > 500
 
 
-def test_stereo_photo_warped_into_the_second_camera(run, tmp_path: Path) -> None:
-    done = run("test.py", "-e", "configs/baselines/depth_warp", "-s", tmp_path, "--save_generations", "False")
+def test_stereo_photo_warped_into_the_second_camera(shell: Run, tmp_path: Path) -> None:
+    done = shell(
+        "test.py", "-e", "configs/baselines/depth_warp", "-s", tmp_path, "--save_generations", "False"
+    )
     assert done.returncode == 0, done.stderr
     means = json.loads((tmp_path / "metrics.json").read_text())[0]["means"]
     assert means["psnr_covered"] >= 27
@@ -76,7 +89,7 @@ def test_stereo_photo_warped_into_the_second_camera(run, tmp_path: Path) -> None
     assert not (tmp_path / "generations").exists()
 
 
-def test_video_of_paths_by_name_and_file(run, tmp_path: Path) -> None:
+def test_video_of_paths_by_name_and_file(run: Run, tmp_path: Path) -> None:
     experiment = ["-e", "configs/baselines/depth_warp", "data.max_size=96", "--frames", "5"]
     done = run("video_script.py", *experiment, "-s", tmp_path / "a", "--path", "orbit", "spiral")
     assert done.returncode == 0, done.stderr
@@ -110,7 +123,7 @@ def test_video_of_paths_by_name_and_file(run, tmp_path: Path) -> None:
     assert (tmp_path / "tour.json").read_text() == before
 
 
-def test_nothing_is_made_before_every_word_is_understood(run, tmp_path: Path) -> None:
+def test_nothing_is_made_before_every_word_is_understood(run: Run, tmp_path: Path) -> None:
     paths = ["--path", "orbit", "helix"]
     assert "helix" in one_line(
         run("video_script.py", "-e", "configs/baselines/depth_warp", "-s", tmp_path / "o", *paths)
@@ -122,18 +135,18 @@ def test_nothing_is_made_before_every_word_is_understood(run, tmp_path: Path) ->
     assert not (tmp_path / "o").exists()
 
 
-def test_own_photo_with_depth_file(run, tmp_path: Path) -> None:
+def test_own_photo_with_depth_file(shell: Run, tmp_path: Path) -> None:
     ramp = np.tile(np.linspace(0, 255, 60, dtype=np.uint8)[None, :, None], (40, 1, 3))
     Image.fromarray(ramp).save(tmp_path / "a.png")
     np.save(tmp_path / "a.npy", np.full((40, 60), 2.0, np.float32))
     photo = ["-e", "configs/baselines/depth_warp", "-i", tmp_path / "a.png"]
-    done = run(
+    done = shell(
         "video_script.py", *photo, "--depth", tmp_path / "a.npy", "-s", tmp_path / "o", "--path", "orbit",
         "--frames", "3", "--format", "gif",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "o/orbit.gif").exists()
-    assert "--depth FILE" in one_line(run("video_script.py", *photo, "-s", tmp_path / "o"))
+    assert "--depth FILE" in one_line(shell("video_script.py", *photo, "-s", tmp_path / "o"))
 
 
 @pytest.mark.parametrize(
@@ -155,11 +168,11 @@ def test_own_photo_with_depth_file(run, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_bad_input_is_one_line(run, tmp_path: Path, words: list[str], message: str) -> None:
+def test_bad_input_is_one_line(run: Run, tmp_path: Path, words: list[str], message: str) -> None:
     assert message in one_line(run(*[tmp_path if word == "OUT" else word for word in words]))
 
 
-def test_checkpoint_missing_and_truncated(run, tmp_path: Path) -> None:
+def test_checkpoint_missing_and_truncated(run: Run, tmp_path: Path) -> None:
     base = ["-e", "configs/baselines/vertex_colors", "--output_dir", tmp_path, "-s", tmp_path / "o"]
     small = [*SMALL, "training.steps=2", "training.save_every=2", "training.tracker=none", "model.rays=64"]
     assert str(tmp_path) in one_line(run("test.py", *base, "-r", "latest", *small))
@@ -169,7 +182,7 @@ def test_checkpoint_missing_and_truncated(run, tmp_path: Path) -> None:
     assert "model.safetensors" in one_line(run("test.py", *base, "-r", "2", *small))
 
 
-def test_mesh_out_of_view(run, tmp_path: Path) -> None:
+def test_mesh_out_of_view(run: Run, tmp_path: Path) -> None:
     from dataloader.formats import write_scene
     from dataloader.toy import make_scene
     from geometry.mesh_files import write_mesh
