@@ -152,8 +152,9 @@ def add_constant_conv(total: Tensor, image: Tensor, weight: Tensor) -> Tensor:
     if torch.is_grad_enabled() and (total.requires_grad or weight.requires_grad or image.requires_grad):
         return total + constant_conv(image, planes, weight)
     made, which = _different_planes(image, planes, weight)
-    for plane, index in enumerate(which):
-        total[:, :, plane] += made[:, index]
+    for index in range(made.shape[1]):
+        first, last = which.index(index), planes - which[::-1].index(index)
+        total[:, :, first:last] += made[:, index, :, None]
     return total
 
 

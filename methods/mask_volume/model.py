@@ -16,6 +16,8 @@ from geometry.planes import OUT_OF_VIEW, Beyond, in_view
 from methods.mask_volume.config import MaskVolumeConfig
 from methods.mask_volume.network import PLAIN, Forms, MaskNet, MpiNet, Part, UNet3d
 
+_AT_ONCE = 1 << 20  # positions of a volume that become planes together
+
 
 @dataclass
 class Frame:
@@ -99,23 +101,24 @@ class PlaneModel(nn.Module):
             net.response(swept.parts(0, _dtype(net)), count, bias=True), swept.others.shape[3:]
         )
         alpha, logits = MpiNet.head(raw.float())
-        layers = [self._layer(swept, plane, alpha[:, plane], logits[:, :, plane]) for plane in range(count)]
-        return torch.stack(layers, 1)
+        step = max(1, _AT_ONCE // alpha[:, 0].numel())
+        parts = [slice(start, start + step) for start in range(0, count, step)]
+        return torch.cat([self._layers(swept, part, alpha[:, part], logits[:, :, part]) for part in parts], 1)
 
-    def _layer(self, swept: Swept, plane: int, alpha: Tensor, logits: Tensor) -> Tensor:
-        """One plane [B, H, W, 4]: the views' colours, mixed as the logits [B, V, H, W] say, and alpha [B, H,
-        W].
+    def _layers(self, swept: Swept, part: slice, alpha: Tensor, logits: Tensor) -> Tensor:
+        """Some of the planes [B, n, H, W, 4]: the views' colours, mixed as logits [B, V, n, H, W] say, and
+        alpha [B, n, H, W].
         """
         if swept.reach is not None:
-            reach = swept.reach[:, :, plane]
+            reach = swept.reach[:, :, part]
             nowhere = ~reach.any(1, keepdim=True)  # no view reaches there: edge colours of all
             logits = logits.masked_fill(~(reach | nowhere), -torch.inf)
         weights = logits.softmax(1)
-        color = weights[:, :1] * swept.first
+        color = weights[:, :1] * swept.first[:, :, None]
         for view in range(1, weights.shape[1]):
-            color = color + weights[:, view : view + 1] * swept.others[:, view - 1, :, plane]
-        if self.config.backdrop and plane == 0:
-            alpha = torch.ones_like(alpha)
+            color = color + weights[:, view : view + 1] * swept.others[:, view - 1, :, part]
+        if self.config.backdrop and part.start == 0:
+            alpha = torch.cat([torch.ones_like(alpha[:, :1]), alpha[:, 1:]], 1)
         if self.config.premultiplied:
             color = color * alpha[:, None]
         return torch.stack([*color.unbind(1), alpha], -1)

@@ -27,12 +27,12 @@ def volume(layout: torch.memory_format = torch.contiguous_format) -> Tensor:
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
-@pytest.mark.parametrize("at_once", [100, 1 << 18])
+@pytest.mark.parametrize("worth_a_thread", [100, 1 << 22])
 @torch.no_grad()
 def test_in_place_as_torch(
-    layout: torch.memory_format, at_once: int, monkeypatch: pytest.MonkeyPatch
+    layout: torch.memory_format, worth_a_thread: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(norms, "_AT_ONCE", at_once)
+    monkeypatch.setattr(norms, "_WORTH_A_THREAD", worth_a_thread)
     norm, x = group_norm(5), volume(layout)
     exact = rectified_norm_twin(x.double(), deepcopy(norm).double()).float()
     made = rectified_norm(x, norm)
@@ -45,6 +45,15 @@ def test_a_volume_without_any_spread() -> None:
     norm = group_norm(2)
     made = rectified_norm(torch.full((1, 2, 3, 4), 20.0), norm)
     torch.testing.assert_close(made, norm.bias.view(1, 2, 1, 1).expand_as(made), rtol=0, atol=1e-3)
+
+
+@torch.no_grad()
+def test_what_is_no_number_is_not_hidden() -> None:
+    x = volume()
+    x[0, 0, 0, 0, 0] = torch.nan
+    made = rectified_norm(x, group_norm(5))
+    assert made[0].isnan().all()
+    assert made[1].isfinite().all()
 
 
 @torch.no_grad()
