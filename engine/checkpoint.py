@@ -31,7 +31,8 @@ import yaml
 from torch import Tensor, nn
 
 from common.errors import UserError
-from engine.pretrained import is_pretrained, load_into
+from engine.config import build
+from engine.pretrained import check_method, is_pretrained, load_into, locate, read_config
 from engine.tensor_files import (
     read_safetensors,
     sha256,
@@ -350,6 +351,23 @@ def load_averaged(method: Method, checkpoint: Checkpoint) -> None:
     average = None if checkpoint.original else read_ema(checkpoint.path)
     if average is not None:
         assign(method, saved_tensors(method) | average, checkpoint.path)
+
+
+def open_pretrained(kind: type[Method], place: str | Path, scene: Any = None) -> Method:
+    """Build a method of class `kind` from a pretrained folder, an iter_N of ours or a hub model.
+
+    With averaged weights where there are any. Raises UserError when the folder holds another method, or
+    weights that do not fit.
+    """
+    folder = locate(place)
+    name, model = read_config(folder)
+    check_method(kind, name, folder)
+    method = kind.create(build(kind.Config, model, "model"), scene)
+    if _is_ours(folder):
+        load_averaged(method, open_folder(folder))
+    else:
+        load_into(method, folder)
+    return method.eval()
 
 
 def check_frozen(method: nn.Module, state: State, path: Path) -> None:

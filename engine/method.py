@@ -174,9 +174,9 @@ class Method(nn.Module, ABC):
         place: path, or OWNER/NAME on the hub. scene: for methods that need one. Raises UserError when it is
         another method's, or its weights do not fit.
         """
-        from engine.pretrained import load
+        from engine.checkpoint import open_pretrained
 
-        return cast("Self", load(cls, place, scene))
+        return cast("Self", open_pretrained(cls, place, scene))
 
     @classmethod
     def from_original(cls, file: Path) -> Self | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
 from common.files import replacing
+from engine.config import read_config as read_yaml
 from engine.tensor_files import read_safetensors, write_bytes, write_safetensors
 from engine.weights import all_tensors, assign, shorten
 
@@ -105,8 +106,6 @@ def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
     Raises UserError when it is neither, or its configuration cannot be read.
     """
     if (folder / "manifest.json").is_file():
-        from engine.config import read_config as read_yaml
-
         config = read_yaml(folder)
     elif is_pretrained(folder):
         config = json.loads((folder / CONFIG).read_text())
@@ -118,26 +117,6 @@ def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
     if not isinstance(config.get("method"), str) or not isinstance(config.get("model"), dict):
         raise UserError(f"the configuration in {folder} names no method and model: write it again")
     return config["method"], config["model"]
-
-
-def load(kind: type[Method], place: str | Path, scene: Any = None) -> Method:
-    """Build a method of class `kind` from a folder or hub model, with averaged weights where there are any.
-
-    Raises UserError when the folder holds another method, or weights that do not fit.
-    """
-    from engine.config import build
-
-    folder = locate(place)
-    name, model = read_config(folder)
-    check_method(kind, name, folder)
-    method = kind.create(build(kind.Config, model, "model"), scene)
-    if (folder / "manifest.json").is_file():
-        from engine.checkpoint import load_averaged, open_folder
-
-        load_averaged(method, open_folder(folder))
-    else:
-        load_into(method, folder)
-    return method.eval()
 
 
 def check_method(kind: type[Method], name: str, folder: Path) -> None:

@@ -110,12 +110,13 @@ def load_pretrained(place: str | Path, scene: Any = None) -> Method:
     A file is an original implementation's checkpoint. scene: for methods that need one. Raises UserError when
     there is none, or its weights do not fit.
     """
-    from engine.pretrained import load, locate, read_config
+    from engine.checkpoint import open_pretrained
+    from engine.pretrained import locate, read_config
 
     if Path(place).is_file():
         return load_original(Path(place))
     folder = locate(place)
-    return load(method_class(read_config(folder)[0]), folder, scene)
+    return open_pretrained(method_class(read_config(folder)[0]), folder, scene)
 
 
 def load_original(file: Path) -> Method:
