@@ -295,7 +295,7 @@ class Method(nn.Module, ABC):
         """Load the weights that are not trained, which checkpoints of ours do not hold."""
 
     def completed(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The weights of a checkpoint of ours, with what an earlier stage of training does not have yet."""
+        """Weights that we wrote, with what an earlier stage of training does not have yet."""
         return weights
 
     def prepare_inference(self) -> None:

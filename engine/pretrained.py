@@ -126,12 +126,12 @@ def check_method(kind: type[Method], name: str, folder: Path) -> None:
 
 
 def load_into(method: Method, folder: Path) -> None:
-    """Fill a method from a folder of `save`, strictly.
+    """Fill a method from a folder of `save`, strictly but for what an earlier stage of training lacks.
 
     Raises UserError, and changes nothing, when it is another method's or names or shapes differ.
     """
     check_method(type(method), read_config(folder)[0], folder)
-    tensors = read_safetensors(folder / WEIGHTS)
+    tensors = method.completed(read_safetensors(folder / WEIGHTS))
     missing = [name for name in all_tensors(method) if name not in tensors]
     if missing:
         raise UserError(f"the weights in {folder} do not fit this model: missing: {shorten(missing)}")

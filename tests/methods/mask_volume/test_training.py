@@ -130,6 +130,18 @@ def test_stage_two_starts_from_a_file_of_the_originals_stage_one(tmp_path: Path)
     assert all(torch.equal(after[name], value) for name, value in original.state_dict().items())
 
 
+def test_stage_two_starts_from_a_pretrained_stage_one(tmp_path: Path) -> None:
+    stage_one = tiny_method(tiny_config("mpi"), seed=4)
+    stage_one.save_pretrained(tmp_path / "one")
+    run(tmp_path / "run", toy_experiment(init_from=str(tmp_path / "one"), steps=1, save_every=1))
+    after = weights(tmp_path / "run", 1)
+    assert all(torch.equal(after[name], value) for name, value in stage_one.state_dict().items())
+    shown = MaskVolume.create(tiny_config(margin=0.125))
+    checkpoint.load_weights(shown, tmp_path / "one")
+    with pytest.raises(UserError, match="has no mask network"):
+        shown.prepare_inference()
+
+
 def test_stage_two_of_another_size_is_refused(first: tuple[Path, Result], tmp_path: Path) -> None:
     experiment = toy_experiment(init_from=str(first[0] / "iter_20"))
     experiment.model.width = 3
