@@ -363,10 +363,7 @@ def open_pretrained(kind: type[Method], place: str | Path, scene: Any = None) ->
     name, model = read_config(folder)
     check_method(kind, name, folder)
     method = kind.create(build(kind.Config, model, "model"), scene)
-    if _is_ours(folder):
-        load_averaged(method, open_folder(folder))
-    else:
-        load_into(method, folder)
+    load_averaged(method, open_folder(folder))
     return method.eval()
 
 

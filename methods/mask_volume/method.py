@@ -240,10 +240,11 @@ class MaskVolume(Method):
         still = self._still(source, batch.cameras, reuse) if self.config.stage == "mask" else None
         frame = self._frame(source) if still is None else still.frame
         swept = self.model.sweep(batch.images, batch.cameras, frame)
-        mask = None if still is None else self.model.mask(swept, still.response)  # the smaller result first
-        layers = self.model.mpi(swept)
-        if mask is not None and still is not None:
-            layers = blend(mask, layers, still.planes)
+        if still is None:
+            layers = self.model.mpi(swept)
+        else:
+            mask = self.model.mask(swept, still.response)  # the smaller result first
+            layers = blend(mask, self.model.mpi(swept), still.planes)
         planes = PlaneImage(
             layers[0],
             frame.depths[0],

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
-from geometry.jit import kernel as _kernel
+from geometry.jit import kernel
 
 
-def kernel(function):
-    """As `geometry.jit.kernel`; sums may be taken in any order, which lets them run side by side."""
-    return _kernel(function, fastmath={"contract", "reassoc"})
-
-
-@kernel
+@partial(kernel, fastmath={"contract", "reassoc"})  # sums in any order can run side by side
 def rectify(numbers, sums):
     """ReLU of numbers [n] in place (NaN stays NaN); `sums` [2] float64: of them, and of their squares."""
     total, squares = 0.0, 0.0

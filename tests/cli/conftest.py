@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from accelerate.state import AcceleratorState
 
 CallMain = Callable[..., tuple[int, str, str]]
+Finished = subprocess.CompletedProcess[str]
+Run = Callable[..., Finished]
 
 
 @pytest.fixture
@@ -39,6 +42,25 @@ def call_main(
 
     yield call
     root.handlers[:], root.level = before
+
+
+@pytest.fixture
+def run(call_main: CallMain) -> Run:
+    """As `call_main`; what it returns is that of a process."""
+
+    def call(*words: str | Path) -> Finished:
+        return subprocess.CompletedProcess(words, *call_main(*words))
+
+    return call
+
+
+def refusal(finished: Finished) -> str:
+    """The error line of a command that refused bad input with exit code 2."""
+    assert finished.returncode == 2, finished.stderr
+    assert "Traceback" not in finished.stderr
+    lines = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, finished.stderr
+    return lines[0]
 
 
 def _load(path: Path) -> ModuleType:

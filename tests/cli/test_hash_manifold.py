@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,21 +15,13 @@ from dataloader.scene import Scene
 from engine.tensor_files import read_safetensors
 from geometry.mesh_files import write_mesh
 from geometry.meshes import Mesh
+from tests.cli.conftest import Run, refusal
 
 SMALL = [
     "model.levels=4", "model.features=2", "model.log2_table=10", "model.width=16", "model.rays=512",
     "model.finest_resolution=64", "data.max_size=48", "training.steps=6", "training.save_every=3",
     "training.tracker=none",
 ]  # fmt: skip
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def run(call_main: Callable[..., tuple[int, str, str]]) -> Run:
-    def call(*words: str | Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.CompletedProcess(words, *call_main(*words))
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +35,6 @@ def folder(room: Scene, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("scene") / "room"
     write_scene(room, root, "mvsnet")
     return root
-
-
-def refusal(finished: subprocess.CompletedProcess[str]) -> str:
-    """The error line of a command that refused bad input with exit code 2."""
-    assert finished.returncode == 2, finished.stderr
-    assert "Traceback" not in finished.stderr
-    lines = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, finished.stderr
-    return lines[0]
 
 
 def test_train_resume_test_video(run: Run, folder: Path, tmp_path: Path) -> None:

@@ -4,26 +4,15 @@ import csv
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.cli.conftest import Finished, Run, refusal
+
 SMALL = ["data.max_size=64"]
-
-
-Finished = subprocess.CompletedProcess[str]
-Run = Callable[..., Finished]
-
-
-@pytest.fixture
-def run(call_main: Callable[..., tuple[int, str, str]]) -> Run:
-    def call(*words: str | Path) -> Finished:
-        return subprocess.CompletedProcess(words, *call_main(*words))
-
-    return call
 
 
 @pytest.fixture
@@ -37,15 +26,6 @@ def shell(repo_root: Path) -> Run:
         )
 
     return call
-
-
-def one_line(finished: Finished) -> str:
-    """The error line of a command that refused bad input with exit code 2."""
-    assert finished.returncode == 2, finished.stderr
-    lines = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, finished.stderr
-    assert "Traceback" not in finished.stderr
-    return lines[0]
 
 
 def test_all_untrained_baselines_in_one_table(run: Run, tmp_path: Path) -> None:
@@ -125,11 +105,11 @@ def test_video_of_paths_by_name_and_file(run: Run, tmp_path: Path) -> None:
 
 def test_nothing_is_made_before_every_word_is_understood(run: Run, tmp_path: Path) -> None:
     paths = ["--path", "orbit", "helix"]
-    assert "helix" in one_line(
+    assert "helix" in refusal(
         run("video_script.py", "-e", "configs/baselines/depth_warp", "-s", tmp_path / "o", *paths)
     )
     names = ["--compare", "mean_view,median_view"]
-    assert "median_view" in one_line(
+    assert "median_view" in refusal(
         run("test.py", "-e", "configs/baselines/nearest_view", "-s", tmp_path / "o", *names)
     )
     assert not (tmp_path / "o").exists()
@@ -146,7 +126,7 @@ def test_own_photo_with_depth_file(shell: Run, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "o/orbit.gif").exists()
-    assert "--depth FILE" in one_line(shell("video_script.py", *photo, "-s", tmp_path / "o"))
+    assert "--depth FILE" in refusal(shell("video_script.py", *photo, "-s", tmp_path / "o"))
 
 
 @pytest.mark.parametrize(
@@ -168,18 +148,18 @@ def test_own_photo_with_depth_file(shell: Run, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_bad_input_is_one_line(run: Run, tmp_path: Path, words: list[str], message: str) -> None:
-    assert message in one_line(run(*[tmp_path if word == "OUT" else word for word in words]))
+def test_bad_input_is_refusal(run: Run, tmp_path: Path, words: list[str], message: str) -> None:
+    assert message in refusal(run(*[tmp_path if word == "OUT" else word for word in words]))
 
 
 def test_checkpoint_missing_and_truncated(run: Run, tmp_path: Path) -> None:
     base = ["-e", "configs/baselines/vertex_colors", "--output_dir", tmp_path, "-s", tmp_path / "o"]
     small = [*SMALL, "training.steps=2", "training.save_every=2", "training.tracker=none", "model.rays=64"]
-    assert str(tmp_path) in one_line(run("test.py", *base, "-r", "latest", *small))
+    assert str(tmp_path) in refusal(run("test.py", *base, "-r", "latest", *small))
     assert run("train.py", *base[:4], *small).returncode == 0
     weights = tmp_path / "iter_2/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    assert "model.safetensors" in one_line(run("test.py", *base, "-r", "2", *small))
+    assert "model.safetensors" in refusal(run("test.py", *base, "-r", "2", *small))
 
 
 def test_mesh_out_of_view(run: Run, tmp_path: Path) -> None:
@@ -193,11 +173,11 @@ def test_mesh_out_of_view(run: Run, tmp_path: Path) -> None:
     mesh = scene.mesh()
     write_mesh(Mesh(mesh.vertices + 1e4, mesh.faces), tmp_path / "scene/far.ply")
     data = [f"data.root={tmp_path}/scene", "data.mesh=far.ply", "data.hold_out_every=2"]
-    line = one_line(run("test.py", "-e", "configs/baselines/photo_blend", "-s", tmp_path / "o", *data))
+    line = refusal(run("test.py", "-e", "configs/baselines/photo_blend", "-s", tmp_path / "o", *data))
     assert "mesh" in line
     assert list((tmp_path / "o").iterdir()) == []  # no black pictures
     train = ["train.py", "-e", "configs/baselines/vertex_colors", "--output_dir", tmp_path / "t"]
-    assert "mesh" in one_line(run(*train, *data))
+    assert "mesh" in refusal(run(*train, *data))
     assert list((tmp_path / "t").iterdir()) == []
-    assert "no checkpoint" in one_line(run(*train[:3], "--output_dir", tmp_path / "u", "-r", "latest", *data))
+    assert "no checkpoint" in refusal(run(*train[:3], "--output_dir", tmp_path / "u", "-r", "latest", *data))
     assert not (tmp_path / "u").exists()
