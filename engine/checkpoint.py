@@ -183,7 +183,8 @@ def find(folder: Path, which: str) -> Checkpoint | None:
         if is_pretrained(Path(which)) or Path(which).is_file():
             return Checkpoint(Path(which), 0, original=True)
         raise UserError(
-            f"-r {which} is not a checkpoint: give a step, latest, auto, or a file or pretrained folder that exists"
+            f"-r {which} is not a checkpoint: give a step, latest, auto, or a file or pretrained folder that "
+            "exists"
         )
     if int(which) not in folders:
         there = ", ".join(str(step) for step in sorted(folders)) or "none"
